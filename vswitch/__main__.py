@@ -1,0 +1,271 @@
+"""The command line: `vswitch run|check|show|trace|attach|stage|activate|detach|reload`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .service import cli
+from .service.cli import Json
+
+app = cli.make("vswitch", "The software switch of a physical host.")
+
+ConfigFile = Annotated[Path, typer.Argument(help="The configuration file (TOML).")]
+Socket = Annotated[
+    Path,
+    typer.Option("--socket", envvar="VSWITCH_SOCKET", help="The daemon's API socket."),
+]
+DEFAULT_SOCKET = Path("/run/tapestry/vswitch.sock")
+Guest = Annotated[str, typer.Argument(help="The guest's name.")]
+Sequence = Annotated[
+    int | None,
+    typer.Option(help="Counted up by whoever orchestrates moves; older news changes nothing."),
+]
+
+
+@app.command()
+def run(config: ConfigFile = Path("/etc/tapestry/vswitch.toml")) -> None:
+    """Run the daemon in the foreground."""
+    from . import api
+    from .config import Config
+    from .daemon import Daemon
+    from .phy.udp import TunnelError, UdpTunnel
+    from .service import daemon as shell
+    from .service import http, log, settings
+
+    async def main() -> None:
+        loaded = settings.load(config, Config)
+        log.configure(loaded.log.level)
+        own = loaded.vswitch
+        tunnel = UdpTunnel(own.vtep, own.udp_port, own.source_ports)
+        listener = http.bind(loaded.api.socket)
+        daemon = Daemon(config, loaded, tunnel)
+        try:
+            await daemon.start()
+
+            async def reload() -> None:
+                try:
+                    await daemon.reload()
+                except settings.SettingsError as error:
+                    daemon.log.error("not reloaded; nothing was changed", why=str(error))
+
+            status = f"vtep {own.vtep}, {len(daemon.engine.attachments)} guests"
+            await daemon.shell.serve(api.make(daemon), listener, reload, status)
+        finally:
+            daemon.close()
+            shell.remove_socket(loaded.api.socket)
+
+    cli.run_daemon(main, (settings.SettingsError, TunnelError, http.ApiError))
+
+
+@app.command()
+def check(config: ConfigFile, as_json: Json = False) -> None:
+    """Check a configuration file without running anything."""
+    from .config import Config
+    from .service import settings
+
+    try:
+        loaded = settings.load(config, Config)
+    except settings.SettingsError as error:
+        cli.fail(str(error))
+    if as_json:
+        cli.print_json(loaded.model_dump(mode="json", by_alias=True))
+    else:
+        print(f"{config}: good: {len(loaded.segment)} segments, {len(loaded.guest)} guests")
+
+
+class Table(StrEnum):
+    """What `show` can print."""
+
+    STATUS = "status"
+    GUESTS = "guests"
+    SEGMENTS = "segments"
+    MACS = "macs"
+    COUNTERS = "counters"
+
+
+@app.command()
+def show(
+    table: Annotated[Table, typer.Argument(help="What to show.")] = Table.STATUS,
+    socket: Socket = DEFAULT_SOCKET,
+    as_json: Json = False,
+) -> None:
+    """Show the state of the running daemon."""
+    with cli.asking(socket) as client:
+        answer = client.get(f"/v1/{table}")
+    if as_json:
+        cli.print_json(answer)
+    elif table is Table.STATUS:
+        cli.print_pairs("vswitch", answer)
+    elif table is Table.COUNTERS:
+        for title, counts in answer.items():
+            rows = [{title: name, "count": count} for name, count in counts.items() if count]
+            cli.print_rows(title, rows)
+    else:
+        cli.print_rows(table, answer)
+
+
+@app.command()
+def trace(
+    guest: Annotated[
+        str | None, typer.Argument(help="The guest that sends the frame; none: the uplink.")
+    ] = None,
+    frame: Annotated[str | None, typer.Option("--hex", help="The whole frame in hex.")] = None,
+    src: Annotated[str | None, typer.Option(help="Source MAC; the guest's by default.")] = None,
+    dst: Annotated[str | None, typer.Option(help="Destination MAC.")] = None,
+    src_ip: Annotated[str | None, typer.Option(help="Source IP address.")] = None,
+    dst_ip: Annotated[str | None, typer.Option(help="Destination IP address.")] = None,
+    arp: Annotated[bool, typer.Option("--arp", help="An ARP request for --dst-ip.")] = False,
+    vtep: Annotated[str | None, typer.Option(help="From the uplink: the leaf's VTEP.")] = None,
+    vni: Annotated[int | None, typer.Option(help="From the uplink: the VNI.")] = None,
+    socket: Socket = DEFAULT_SOCKET,
+    as_json: Json = False,
+) -> None:
+    """Ask the running daemon what it would do with a frame, and why. Nothing is sent."""
+    ask = {
+        "guest": guest,
+        "hex": frame,
+        "src": src,
+        "dst": dst,
+        "src-ip": src_ip,
+        "dst-ip": dst_ip,
+        "arp": arp,
+        "vtep": vtep,
+        "vni": vni,
+    }
+    with cli.asking(socket) as client:
+        answer = client.post("/v1/trace", {k: v for k, v in ask.items() if v is not None})
+    if as_json:
+        cli.print_json(answer)
+    else:
+        cli.print_trace(answer)
+
+
+Segment = Annotated[str, typer.Option(help="The segment's name.")]
+Device = Annotated[str, typer.Option(help="The TAP's name.")]
+Macs = Annotated[list[str], typer.Option("--mac", help="A MAC address of the guest; repeatable.")]
+Addresses = Annotated[
+    list[str] | None, typer.Option("--address", help="An IP address it may use; repeatable.")
+]
+Kind = Annotated[str, typer.Option(help="tap: we hold the TAP. packet: QEMU holds it.")]
+Netns = Annotated[str | None, typer.Option(help="The namespace that the TAP is in.")]
+MultiQueue = Annotated[bool, typer.Option(help="The TAP has IFF_MULTI_QUEUE.")]
+
+
+@app.command()
+def attach(
+    guest: Guest,
+    segment: Segment,
+    device: Device,
+    macs: Macs,
+    addresses: Addresses = None,
+    kind: Kind = "tap",
+    netns: Netns = None,
+    multi_queue: MultiQueue = False,
+    sequence: Sequence = None,
+    socket: Socket = DEFAULT_SOCKET,
+    as_json: Json = False,
+) -> None:
+    """Attach a guest that runs here (cold start): it is active at once."""
+    body = _guest(guest, segment, device, macs, addresses, kind, netns, multi_queue, sequence)
+    _guest_verb(socket, as_json, "POST", "/v1/guests", {**body, "state": "active"})
+
+
+@app.command()
+def stage(
+    guest: Guest,
+    segment: Segment,
+    device: Device,
+    macs: Macs,
+    addresses: Addresses = None,
+    kind: Kind = "tap",
+    netns: Netns = None,
+    multi_queue: MultiQueue = False,
+    sequence: Sequence = None,
+    socket: Socket = DEFAULT_SOCKET,
+    as_json: Json = False,
+) -> None:
+    """Prepare for a guest that is about to move here: nothing is delivered or announced yet."""
+    body = _guest(guest, segment, device, macs, addresses, kind, netns, multi_queue, sequence)
+    _guest_verb(socket, as_json, "POST", "/v1/guests", {**body, "state": "staged"})
+
+
+@app.command()
+def activate(
+    guest: Guest,
+    sequence: Sequence = None,
+    socket: Socket = DEFAULT_SOCKET,
+    as_json: Json = False,
+) -> None:
+    """Make a staged guest active; its first own frame does the same."""
+    _guest_verb(socket, as_json, "POST", f"/v1/guests/{guest}/activate", {"sequence": sequence})
+
+
+@app.command()
+def detach(
+    guest: Guest,
+    sequence: Sequence = None,
+    socket: Socket = DEFAULT_SOCKET,
+    as_json: Json = False,
+) -> None:
+    """Let a guest go and close its device."""
+    query = {} if sequence is None else {"sequence": sequence}
+    _guest_verb(socket, as_json, "DELETE", f"/v1/guests/{guest}", query)
+
+
+@app.command()
+def reload(socket: Socket = DEFAULT_SOCKET, as_json: Json = False) -> None:
+    """Read the configuration again and apply the difference (as SIGHUP does)."""
+    with cli.asking(socket) as client:
+        answer = client.post("/v1/reload")
+    if as_json:
+        cli.print_json(answer)
+        return
+    cli.print_rows("changes", answer["changes"])
+    for key in answer["needs_restart"]:
+        print(f"{key}: needs a restart; left as it was")
+
+
+def _guest(
+    guest: str,
+    segment: str,
+    device: str,
+    macs: list[str],
+    addresses: list[str] | None,
+    kind: str,
+    netns: str | None,
+    multi_queue: bool,
+    sequence: int | None,
+) -> dict[str, Any]:
+    return {
+        "name": guest,
+        "segment": segment,
+        "device": device,
+        "macs": macs,
+        "addresses": addresses or [],
+        "kind": kind,
+        "netns": netns,
+        "multi-queue": multi_queue,
+        "sequence": sequence,
+    }
+
+
+def _guest_verb(socket: Path, as_json: bool, method: str, url: str, more: dict[str, Any]) -> None:
+    with cli.asking(socket) as client:
+        answer = client.delete(url, **more) if method == "DELETE" else client.post(url, more)
+    if as_json:
+        cli.print_json(answer)
+    else:
+        cli.print_rows("guest", [answer])
+
+
+def main() -> None:
+    """Entry point of the `vswitch` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The vswitch's HTTP API: everything that `show` prints, and the verbs on guests."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from fastapi import FastAPI, Response
+from pydantic import Field
+
+from .attachment import Attachment, AttachmentError, StaleSequence, State, UnknownGuest
+from .config import GuestSettings
+from .daemon import Daemon, DeviceError
+from .engine import EVENTS
+from .phy.tunnel import FAULTS
+from .service import log, metrics
+from .service.http import make_app
+from .service.metrics import Sample
+from .service.settings import Settings, SettingsError
+from .switch import Reason
+from .trace import TraceRequest, trace
+from .wire.ethernet import format_mac
+
+
+class AttachRequest(GuestSettings):
+    """A guest to attach or to stage."""
+
+    state: Literal[State.ACTIVE, State.STAGED] = State.ACTIVE
+    sequence: int | None = Field(None, ge=0)
+
+
+class SequenceRequest(Settings):
+    """The body of a verb that only has a sequence."""
+
+    sequence: int | None = Field(None, ge=0)
+
+
+def make(daemon: Daemon) -> FastAPI:
+    """Make the API of a running vswitch."""
+    engine = daemon.engine
+    app = make_app(
+        "vswitch",
+        {
+            UnknownGuest: (404, "No such guest"),
+            StaleSequence: (409, "Stale sequence"),
+            AttachmentError: (409, "Conflict"),
+            DeviceError: (409, "Device"),
+            SettingsError: (422, "Configuration"),
+            ValueError: (422, "Invalid request"),
+        },
+    )
+
+    def segment_name(vni: int) -> str:
+        return next((s.name for s in daemon.config.segment if s.vni == vni), str(vni))
+
+    def show(attachment: Attachment) -> dict[str, Any]:
+        stats = engine.stats(attachment.port)
+        return {
+            "guest": attachment.guest,
+            "port": attachment.port,
+            "segment": segment_name(attachment.segment),
+            "state": attachment.state,
+            "sequence": attachment.sequence,
+            "macs": [format_mac(mac) for mac in sorted(attachment.macs)],
+            "addresses": [str(ipaddress.ip_address(a)) for a in sorted(attachment.addresses)],
+            "for_s": round(time.monotonic() - attachment.since, 3),
+            **stats._asdict(),
+        }
+
+    @app.get("/v1/status")
+    async def status() -> dict[str, Any]:
+        own = daemon.config.vswitch
+        return {
+            "name": own.name,
+            "vtep": own.vtep,
+            "udp_port": own.udp_port,
+            "shared_mac": format_mac(own.shared_mac),
+            "leaves": own.leaves,
+            "guests": len(engine.attachments),
+            "up_s": round(time.time() - daemon.started, 1),
+            "tunnel_faults": engine.tunnel.faults,
+            "log_lines_lost": log.stderr.lost,
+        }
+
+    @app.get("/v1/guests")
+    async def guests() -> list[dict[str, Any]]:
+        return [show(attachment) for attachment in engine.attachments.all()]
+
+    @app.get("/v1/segments")
+    async def segments() -> list[dict[str, Any]]:
+        return [
+            {
+                "segment": segment_name(segment.vni),
+                "vni": segment.vni,
+                "miss": segment.miss,
+                "active_ports": len(segment.members),
+                "macs": len(segment.fdb),
+                "learnt_macs": len(segment.fdb.learnt),
+                "learning_refused": segment.fdb.refused,
+            }
+            for segment in engine.switch.segments()
+        ]
+
+    @app.get("/v1/macs")
+    async def macs() -> list[dict[str, Any]]:
+        rows = []
+        for segment in engine.switch.segments():
+            for mac, verdict in segment.fdb.verdicts.items():
+                behind = engine.attachments.of_port(verdict.egress[0])
+                rows.append(
+                    {
+                        "segment": segment_name(segment.vni),
+                        "mac": format_mac(mac),
+                        "kind": verdict.reason,
+                        "guest": behind.guest if behind else "uplink",
+                    }
+                )
+        return rows
+
+    @app.get("/v1/counters")
+    async def counters() -> dict[str, dict[str, int]]:
+        return {
+            "frames": {reason.value: engine.counts[reason] for reason in Reason},
+            "events": engine.events,
+            "tunnel_faults": engine.tunnel.faults,
+        }
+
+    @app.post("/v1/guests", status_code=201)
+    async def attach(body: AttachRequest) -> dict[str, Any]:
+        return show(await daemon.attach(body, body.state, body.sequence))
+
+    @app.post("/v1/guests/{guest}/activate")
+    async def activate(guest: str, body: SequenceRequest | None = None) -> dict[str, Any]:
+        return show(await daemon.activate(guest, body.sequence if body else None))
+
+    @app.delete("/v1/guests/{guest}")
+    async def detach(guest: str, sequence: int | None = None) -> dict[str, Any]:
+        gone = await daemon.detach(guest, sequence)
+        return {"guest": gone.guest, "state": "absent"}
+
+    @app.post("/v1/trace")
+    async def ask(body: TraceRequest) -> dict[str, Any]:
+        return trace(engine.switch, engine.attachments, body)
+
+    @app.post("/v1/reload")
+    async def reload() -> dict[str, Any]:
+        plan = await daemon.reload()
+        return {
+            "changes": [change._asdict() for change in plan.changes],
+            "needs_restart": plan.needs_restart,
+        }
+
+    def samples() -> Iterator[Sample]:
+        for reason in Reason:
+            said = "Frames by the reason of their verdict."
+            labels = {"reason": reason.value}
+            yield Sample("counter", "vswitch_frames", said, labels, engine.counts[reason])
+        for name, said in EVENTS.items():
+            yield Sample("counter", f"vswitch_{name}", said, {}, engine.events[name])
+        for cause in FAULTS:
+            said = "Packets that could not be sent, by cause."
+            value = engine.tunnel.faults[cause]
+            yield Sample("counter", "vswitch_tunnel_faults", said, {"cause": cause}, value)
+        yield Sample("gauge", "vswitch_guests", "Attached guests.", {}, len(engine.attachments))
+        said = "Log lines that could not be written."
+        yield Sample("counter", "vswitch_log_lines_lost", said, {}, log.stderr.lost)
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        return Response(metrics.render(samples), media_type="text/plain; version=0.0.4")
+
+    return app

@@ -1,0 +1,206 @@
+"""Attachments: what the vswitch knows of its guests, and how they arrive, move and leave.
+
+     absent --stage--> STAGED --first frame of the guest, or activate--> ACTIVE --detach--> absent
+                          \\--detach (abort)--> absent
+
+STAGED is the target of a migration before the guest runs there: the port exists and its MACs are
+known, but nothing is delivered and nothing is announced. ACTIVE begins on `attach` (cold start: at
+once), on the first frame from one of the guest's own MACs, or on `activate`.
+
+One attachment holds every MAC and every address of a guest, so they always move together.
+
+Each verb may carry a *sequence*, which whoever orchestrates moves counts up: news with an older
+sequence than the newest known for that guest changes nothing, also after the guest has gone.
+Without one, the verb counts as the newest.
+
+An activation is announced to the leaf by a RARP for each MAC and an ARP announcement for each
+listed IPv4 address. The announcement is repeated like QEMU's own, since any one may be lost.
+
+This module decides and remembers; it does no I/O, and time is an argument.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .phy.port import PortId
+from .wire.ethernet import Mac
+from .wire.vxlan import Vni
+
+MAX_ATTACHMENTS = 4096
+"""Per vswitch; a full table refuses a further guest. Hosts run hundreds at the most."""
+MAX_MACS = 16
+MAX_ADDRESSES = 64
+MAX_REMEMBERED = 4096
+"""Sequences kept of guests that have gone; the longest gone is forgotten first."""
+REPEATS = (0.05, 0.2, 0.45, 0.8)
+"""Seconds after an activation at which it is announced again: QEMU's own spacing."""
+
+
+class State(StrEnum):
+    """Where an attachment is in its life; an absent one has no record."""
+
+    STAGED = "staged"
+    ACTIVE = "active"
+
+
+@dataclass(slots=True)
+class Attachment:
+    """One guest behind one port."""
+
+    guest: str
+    port: PortId
+    segment: Vni
+    macs: frozenset[Mac]
+    addresses: frozenset[bytes] = frozenset()
+    """4 bytes each for IPv4, 16 for IPv6. Empty: the guest may use any address."""
+    spoof_guard: bool = True
+    state: State = State.STAGED
+    sequence: int = 0
+    since: float = 0.0
+    """When it got into this state, in seconds of the engine's clock."""
+
+
+class AttachmentError(ValueError):
+    """A verb that cannot be carried out; the text says why and what to do."""
+
+
+class StaleSequence(AttachmentError):
+    """The verb is older news than what is known; nothing was changed."""
+
+
+class UnknownGuest(AttachmentError):
+    """No attachment has this name."""
+
+
+@dataclass(slots=True)
+class Attachments:
+    """All attachments of a vswitch."""
+
+    _by_guest: dict[str, Attachment] = field(default_factory=dict)
+    _by_port: dict[PortId, Attachment] = field(default_factory=dict)
+    _departed: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    _repeats: list[tuple[float, str, int]] = field(default_factory=list)
+    """(when, guest, sequence it belongs to), soonest last."""
+
+    def __len__(self) -> int:
+        return len(self._by_guest)
+
+    def all(self) -> list[Attachment]:
+        """Return every attachment, in the order of arrival."""
+        return list(self._by_guest.values())
+
+    def of_port(self, port: PortId) -> Attachment | None:
+        """Return the attachment behind `port`."""
+        return self._by_port.get(port)
+
+    def get(self, guest: str) -> Attachment:
+        """Return the attachment of `guest`. Raises UnknownGuest."""
+        found = self._by_guest.get(guest)
+        if found is None:
+            known = ", ".join(sorted(self._by_guest)[:8]) or "none"
+            raise UnknownGuest(f"no guest {guest!r} is attached here; attached: {known}")
+        return found
+
+    def check(self, new: Attachment, sequence: int | None = None) -> None:
+        """Raise AttachmentError where `new` could not be added as it is."""
+        if new.guest in self._by_guest:
+            raise AttachmentError(f"guest {new.guest!r} is attached already; detach it first")
+        if len(self._by_guest) >= MAX_ATTACHMENTS:
+            raise AttachmentError(f"the table is full with {MAX_ATTACHMENTS} guests; detach some")
+        if not 0 < len(new.macs) <= MAX_MACS:
+            raise AttachmentError(f"guest {new.guest!r} needs 1 to {MAX_MACS} MAC addresses")
+        if len(new.addresses) > MAX_ADDRESSES:
+            raise AttachmentError(f"guest {new.guest!r} may list {MAX_ADDRESSES} addresses at most")
+        if any(mac[0] & 1 for mac in new.macs):
+            raise AttachmentError(f"guest {new.guest!r}: a group address cannot be a guest's MAC")
+        if new.state is State.ACTIVE:
+            self._check_macs(new)
+        self._check_sequence(new.guest, sequence)
+
+    def add(self, new: Attachment, now: float, sequence: int | None = None) -> None:
+        """Take `new` in, in the state it has. Raises AttachmentError; then nothing was changed."""
+        self.check(new, sequence)
+        new.sequence = self._next_sequence(new.guest, sequence)
+        self._departed.pop(new.guest, None)
+        self._by_guest[new.guest] = self._by_port[new.port] = new
+        self._enter(new, new.state, now)
+
+    def activate(self, guest: str, now: float, sequence: int | None = None) -> Attachment:
+        """Make a guest active; an active one announces itself again.
+
+        Raises UnknownGuest, StaleSequence, or AttachmentError where another guest has its MAC.
+        """
+        attachment = self.get(guest)
+        self._check_sequence(guest, sequence)
+        if attachment.state is not State.ACTIVE:
+            self._check_macs(attachment)
+        attachment.sequence = self._next_sequence(guest, sequence)
+        self._enter(attachment, State.ACTIVE, now)
+        return attachment
+
+    def detach(self, guest: str, sequence: int | None = None) -> Attachment:
+        """Let a guest go. Raises UnknownGuest or StaleSequence."""
+        attachment = self.get(guest)
+        self._check_sequence(guest, sequence)
+        del self._by_guest[guest]
+        del self._by_port[attachment.port]
+        self._departed[guest] = self._next_sequence(guest, sequence, attachment)
+        while len(self._departed) > MAX_REMEMBERED:
+            self._departed.popitem(last=False)
+        return attachment
+
+    def due_announcements(self, now: float) -> list[Attachment]:
+        """Return the attachments that are to be announced again by now."""
+        due = []
+        while self._repeats and self._repeats[-1][0] <= now:
+            _, guest, sequence = self._repeats.pop()
+            attachment = self._by_guest.get(guest)
+            if attachment is None or attachment.state is not State.ACTIVE:
+                continue
+            if attachment.sequence == sequence:
+                due.append(attachment)
+        return due
+
+    def deadline(self) -> float | None:
+        """Say when `due_announcements` has something to do."""
+        return self._repeats[-1][0] if self._repeats else None
+
+    def _enter(self, attachment: Attachment, state: State, now: float) -> None:
+        attachment.state = state
+        attachment.since = now
+        if state is State.ACTIVE:
+            guest, sequence = attachment.guest, attachment.sequence
+            self._repeats = [repeat for repeat in self._repeats if repeat[1] != guest]
+            self._repeats += [(now + after, guest, sequence) for after in REPEATS]
+            self._repeats.sort(reverse=True)
+
+    def _check_macs(self, new: Attachment) -> None:
+        for other in self._by_guest.values():
+            if other.guest == new.guest or other.state is not State.ACTIVE:
+                continue
+            shared = other.macs & new.macs
+            if shared and other.segment == new.segment:
+                raise AttachmentError(
+                    f"guest {new.guest!r}: MAC {min(shared).hex(':')} is active at guest"
+                    f" {other.guest!r}; detach that one first"
+                )
+
+    def _newest(self, guest: str) -> int:
+        attachment = self._by_guest.get(guest)
+        return attachment.sequence if attachment else self._departed.get(guest, 0)
+
+    def _check_sequence(self, guest: str, sequence: int | None) -> None:
+        newest = self._newest(guest)
+        if sequence is not None and sequence < newest:
+            raise StaleSequence(
+                f"guest {guest!r}: sequence {sequence} is older than {newest}; nothing was changed"
+            )
+
+    def _next_sequence(
+        self, guest: str, sequence: int | None, gone: Attachment | None = None
+    ) -> int:
+        newest = gone.sequence if gone else self._newest(guest)
+        return newest + 1 if sequence is None else sequence

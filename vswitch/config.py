@@ -1,0 +1,201 @@
+"""The vswitch's configuration file: its model, and the difference between two of them.
+
+`plan` computes what a reload changes as data, which can be printed and tested; the engine's owner
+applies it change by change. Guests that were attached through the API are not in any file, and a
+reload leaves them alone.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from .attachment import MAX_ADDRESSES, MAX_MACS
+from .phy.tap import MAX_NAME_LEN
+from .service.settings import MacField, Name, Settings, VniField, VtepField
+from .wire import vxlan
+from .wire.ethernet import Mac
+
+
+def _packed(value: object) -> object:
+    if isinstance(value, bytes):
+        return value
+    return ipaddress.ip_address(str(value)).packed
+
+
+Address = Annotated[
+    bytes,
+    BeforeValidator(_packed),
+    PlainSerializer(lambda packed: str(ipaddress.ip_address(packed)), return_type=str),
+]
+
+
+class Identity(Settings):
+    """`[vswitch]`"""
+
+    name: Name = "vswitch"
+    vtep: VtepField
+    """Our address on the underlay."""
+    udp_port: int = Field(vxlan.PORT, ge=1, le=65535)
+    leaves: tuple[VtepField, ...] = Field(min_length=1, max_length=16)
+    """VTEPs that frames go to and are taken from."""
+    shared_mac: MacField
+    source_ports: Literal[1, 2, 4, 8, 16, 32, 64] = 16
+    """Size of the pool of outer source ports."""
+
+
+class Api(Settings):
+    """`[api]`"""
+
+    socket: Path = Path("/run/tapestry/vswitch.sock")
+
+
+class Log(Settings):
+    """`[log]`"""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class SegmentSettings(Settings):
+    """`[[segment]]`"""
+
+    name: Name
+    vni: VniField
+    miss: Literal["rewrite", "flood", "drop"] = "rewrite"
+    spoof_guard: bool = True
+
+
+class GuestSettings(Settings):
+    """`[[guest]]`, and the body of the API's `attach` and `stage`."""
+
+    name: Name
+    segment: Name
+    device: str = Field(min_length=1, max_length=MAX_NAME_LEN)
+    """The TAP's name."""
+    kind: Literal["tap", "packet"] = "tap"
+    """tap: we hold the TAP's descriptor. packet: QEMU does, and we use a packet socket."""
+    netns: Name | None = None
+    """The network namespace that the TAP is in, where not ours (needs CAP_SYS_ADMIN)."""
+    multi_queue: bool = False
+    """Whether the TAP has IFF_MULTI_QUEUE."""
+    macs: tuple[MacField, ...] = Field(min_length=1, max_length=MAX_MACS)
+    addresses: tuple[Address, ...] = Field((), max_length=MAX_ADDRESSES)
+    """Where any are listed, the spoof guard holds the guest to them."""
+
+
+class Config(Settings):
+    """The whole file."""
+
+    vswitch: Identity
+    api: Api = Api()
+    log: Log = Log()
+    segment: tuple[SegmentSettings, ...] = Field(min_length=1, max_length=4096)
+    guest: tuple[GuestSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Config:
+        _reject_twice("segment name", [segment.name for segment in self.segment])
+        _reject_twice("vni", [segment.vni for segment in self.segment])
+        _reject_twice("guest name", [guest.name for guest in self.guest])
+        _reject_twice("device", [(guest.netns, guest.device) for guest in self.guest])
+        names = {segment.name for segment in self.segment}
+        seen: dict[tuple[str, Mac], str] = {}
+        for guest in self.guest:
+            if guest.segment not in names:
+                known = ", ".join(sorted(names))
+                raise ValueError(
+                    f"guest {guest.name!r}: no segment {guest.segment!r}; there are: {known}"
+                )
+            for mac in guest.macs:
+                check_mac(self.vswitch.shared_mac, guest.name, mac)
+                other = seen.setdefault((guest.segment, mac), guest.name)
+                if other != guest.name:
+                    raise ValueError(
+                        f"guests {other!r} and {guest.name!r} of segment {guest.segment!r} have"
+                        f" the same MAC {mac.hex(':')}; each needs its own"
+                    )
+        return self
+
+
+def check_mac(shared_mac: Mac, guest: str, mac: Mac) -> None:
+    """Raise ValueError where a guest's MAC is the gateway's."""
+    if mac == shared_mac:
+        raise ValueError(f"guest {guest!r}: {mac.hex(':')} is the shared MAC; choose another")
+
+
+def _reject_twice(what: str, values: list[object]) -> None:
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            shown = value if not isinstance(value, tuple) else value[-1]
+            raise ValueError(f"{what} {shown!r} stands twice; each must be unique")
+        seen.add(value)
+
+
+class Change(NamedTuple):
+    """One step of a reload."""
+
+    verb: Literal[
+        "detach", "remove segment", "add segment", "set miss", "set leaves", "attach", "log level"
+    ]
+    name: str
+    detail: str = ""
+
+
+class Plan(NamedTuple):
+    """What a reload does, in this order, and what it cannot do."""
+
+    changes: list[Change]
+    needs_restart: list[str]
+
+
+def plan(old: Config, new: Config) -> Plan:
+    """Compute how to get from `old` to `new`."""
+    fixed = ("name", "vtep", "udp_port", "shared_mac", "source_ports")
+    needs_restart = [
+        f"vswitch.{key.replace('_', '-')}"
+        for key in fixed
+        if getattr(old.vswitch, key) != getattr(new.vswitch, key)
+    ]
+    if old.api != new.api:
+        needs_restart.append("api.socket")
+
+    before = {segment.name: segment for segment in old.segment}
+    after = {segment.name: segment for segment in new.segment}
+    # A segment with another VNI or guard is another segment: its guests are attached anew.
+    replaced = {
+        name
+        for name in before.keys() & after.keys()
+        if (before[name].vni, before[name].spoof_guard)
+        != (after[name].vni, after[name].spoof_guard)
+    }
+    guests_before = {guest.name: guest for guest in old.guest}
+    guests_after = {guest.name: guest for guest in new.guest}
+    kept = {
+        name
+        for name in guests_before.keys() & guests_after.keys()
+        if guests_before[name] == guests_after[name] and guests_before[name].segment not in replaced
+    }
+    changes = [Change("detach", name) for name in guests_before if name not in kept]
+    changes += [
+        Change("remove segment", name) for name in before if name not in after or name in replaced
+    ]
+    changes += [
+        Change("add segment", name, f"vni {after[name].vni}")
+        for name in after
+        if name not in before or name in replaced
+    ]
+    changes += [
+        Change("set miss", name, f"{before[name].miss} -> {after[name].miss}")
+        for name in before
+        if name in after and name not in replaced and before[name].miss != after[name].miss
+    ]
+    if old.vswitch.leaves != new.vswitch.leaves:
+        changes.append(Change("set leaves", ", ".join(new.vswitch.leaves)))
+    changes += [Change("attach", name) for name in guests_after if name not in kept]
+    if old.log != new.log:
+        changes.append(Change("log level", new.log.level))
+    return Plan(changes, needs_restart)

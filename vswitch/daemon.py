@@ -1,0 +1,226 @@
+"""The vswitch as a process: opens devices, owns the engine, applies reloads.
+
+Opening and closing a device may wait for the kernel, so it is done in a thread; everything that
+touches the engine's tables runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from pathlib import Path
+
+from . import config as configuration
+from .attachment import Attachment, AttachmentError, State
+from .config import Config, GuestSettings, Plan
+from .engine import Engine
+from .phy.packet import PacketPort
+from .phy.port import Port, PortId
+from .phy.tap import TapPort
+from .phy.udp import UdpTunnel
+from .service import log as logging
+from .service import settings
+from .service.daemon import Shell
+from .wire.vxlan import Vni
+
+
+class DeviceError(Exception):
+    """A guest's device could not be opened; the text says what to do."""
+
+
+def open_port(guest: GuestSettings, state: State) -> Port:
+    """Open a guest's device. Raises DeviceError."""
+    parked = state is State.STAGED
+    try:
+        if guest.kind == "packet":
+            return PacketPort(guest.device, guest.netns, parked=parked)
+        return TapPort(guest.device, guest.netns, multi_queue=guest.multi_queue, parked=parked)
+    except (OSError, ValueError) as error:
+        where = f" in namespace {guest.netns!r}" if guest.netns else ""
+        remedies = {
+            1: "the daemon needs CAP_NET_ADMIN (and CAP_SYS_ADMIN for `netns`)",
+            2: "no such namespace, or no /dev/net/tun: `modprobe tun`",
+            13: "the daemon may not open /dev/net/tun",
+            16: "another process holds it; is the guest still attached elsewhere?"
+            " (two holders need `multi-queue = true` on both sides)",
+            19: "no such link",
+            22: "the device exists with other flags; `multi-queue` must agree with how it was made",
+        }
+        number = error.errno if isinstance(error, OSError) else None
+        remedy = remedies.get(number or 0, str(error))
+        raise DeviceError(
+            f"guest {guest.name!r}: cannot open {guest.kind} {guest.device!r}{where}: {remedy}"
+        ) from error
+
+
+class Daemon:
+    """One running vswitch."""
+
+    def __init__(self, path: Path, config: Config, tunnel: UdpTunnel) -> None:
+        """Needs a running event loop."""
+        self.path = path
+        self.config = config
+        self.started = time.time()
+        self.log = logging.get(daemon="vswitch", name=config.vswitch.name)
+        self.tunnel = tunnel
+        self.engine = Engine(
+            config.vswitch.shared_mac,
+            config.vswitch.leaves,
+            tunnel,
+            clock=time.monotonic,
+            log=self.log,
+            on_gone=self._on_gone,
+        )
+        self.shell = Shell(self.engine, self.log)
+        self._watched: dict[PortId, int] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Bring up what the configuration lists. A guest whose device is missing is logged and
+        left out: the others must not wait for it."""
+        for segment in self.config.segment:
+            self.engine.switch.add_segment(segment.vni, segment.miss)
+        self.shell.watch(self.tunnel.fileno(), self.engine.pump_tunnel)
+        for guest in self.config.guest:
+            await self._attach_configured(guest)
+
+    async def _attach_configured(self, guest: GuestSettings) -> None:
+        try:
+            await self.attach(guest, State.ACTIVE)
+        except (DeviceError, AttachmentError) as error:
+            self.log.error("guest left out", guest=guest.name, why=str(error))
+
+    # -- verbs ---------------------------------------------------------------------------------
+
+    def segment(self, name: str) -> configuration.SegmentSettings:
+        """Return a segment by name. Raises AttachmentError."""
+        for segment in self.config.segment:
+            if segment.name == name:
+                return segment
+        known = ", ".join(segment.name for segment in self.config.segment)
+        raise AttachmentError(f"no segment {name!r}; there are: {known}")
+
+    async def attach(
+        self, guest: GuestSettings, state: State, sequence: int | None = None
+    ) -> Attachment:
+        """Open a guest's device and take it in. Raises DeviceError or AttachmentError."""
+        segment = self.segment(guest.segment)
+        attachment = Attachment(
+            guest.name,
+            PortId(-1),
+            Vni(segment.vni),
+            frozenset(guest.macs),
+            frozenset(guest.addresses),
+            segment.spoof_guard,
+            state,
+        )
+        for mac in guest.macs:
+            try:
+                configuration.check_mac(self.config.vswitch.shared_mac, guest.name, mac)
+            except ValueError as error:
+                raise AttachmentError(str(error)) from error
+        self.engine.attachments.check(attachment, sequence)
+        port = await asyncio.to_thread(open_port, guest, state)
+        try:
+            # The world may have changed while the device was being opened: `add` checks again.
+            self.engine.add(attachment, port, sequence)
+        except AttachmentError:
+            await asyncio.to_thread(port.close)
+            raise
+        self._watch(attachment.port, port)
+        self.shell.rearm()
+        return attachment
+
+    async def activate(self, guest: str, sequence: int | None = None) -> Attachment:
+        """Make a guest active. Raises AttachmentError."""
+        attachment = self.engine.activate(guest, sequence)
+        self._watch(attachment.port, self.engine.ports()[attachment.port])
+        self.shell.rearm()
+        return attachment
+
+    async def detach(self, guest: str, sequence: int | None = None) -> Attachment:
+        """Let a guest go and close its device. Raises AttachmentError."""
+        attachment, port = self.engine.detach(guest, sequence)
+        self._unwatch(attachment.port)
+        await asyncio.to_thread(port.close)
+        return attachment
+
+    def _watch(self, port_id: PortId, port: Port) -> None:
+        fd = port.fileno()
+        if fd >= 0 and port_id not in self._watched:
+            self._watched[port_id] = fd
+            self.shell.watch(fd, partial(self.engine.pump_port, port_id))
+
+    def _unwatch(self, port_id: PortId) -> None:
+        fd = self._watched.pop(port_id, None)
+        if fd is not None:
+            self.shell.unwatch(fd)
+
+    def _on_gone(self, port_id: PortId, port: Port) -> None:
+        self._unwatch(port_id)
+        task = asyncio.get_running_loop().create_task(asyncio.to_thread(port.close))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    # -- reload --------------------------------------------------------------------------------
+
+    async def reload(self) -> Plan:
+        """Read the file again and apply the difference. Raises SettingsError; then nothing was
+        changed. What needs a restart is reported and left as it was."""
+        new = settings.load(self.path, Config)
+        plan = configuration.plan(self.config, new)
+        old_segments = {segment.name: segment for segment in self.config.segment}
+        self.config = new.model_copy(
+            update={
+                "vswitch": self.config.vswitch.model_copy(update={"leaves": new.vswitch.leaves}),
+                "api": self.config.api,
+            }
+        )
+        guests = {guest.name: guest for guest in new.guest}
+        for change in plan.changes:
+            self.log.info("reload", change=change.verb, name=change.name, detail=change.detail)
+            try:
+                await self._apply(change, guests, old_segments)
+            except (DeviceError, AttachmentError) as error:
+                self.log.error("reload: left out", name=change.name, why=str(error))
+        for key in plan.needs_restart:
+            self.log.warning("reload: needs a restart", key=key)
+        self.log.info("reloaded", changes=len(plan.changes))
+        return plan
+
+    async def _apply(
+        self,
+        change: configuration.Change,
+        guests: dict[str, GuestSettings],
+        old_segments: dict[str, configuration.SegmentSettings],
+    ) -> None:
+        switch = self.engine.switch
+        match change.verb:
+            case "detach":
+                await self.detach(change.name)
+            case "attach":
+                await self.attach(guests[change.name], State.ACTIVE)
+            case "add segment":
+                segment = self.segment(change.name)
+                switch.add_segment(segment.vni, segment.miss)
+            case "set miss":
+                segment = self.segment(change.name)
+                self.engine.set_miss(segment.vni, segment.miss)
+            case "remove segment":
+                vni = old_segments[change.name].vni
+                for attachment in self.engine.attachments.all():
+                    if attachment.segment == vni:  # Attached through the API.
+                        await self.detach(attachment.guest)
+                switch.remove_segment(vni)
+            case "set leaves":
+                self.engine.set_leaves(self.config.vswitch.leaves)
+            case "log level":
+                logging.configure(self.config.log.level)
+        self.shell.rearm()
+
+    def close(self) -> None:
+        """Release every device."""
+        for port in self.engine.ports().values():
+            port.close()
+        self.tunnel.close()

@@ -1,0 +1,300 @@
+"""The vswitch's engine: carries out the switch's verdicts between ports and the tunnel.
+
+It is told when a port or the tunnel is readable (`pump_port`, `pump_tunnel`) and when a deadline
+has come (`tick`); it never waits. The devices come in from outside, so a test runs the same engine
+on the memory twins and a virtual clock.
+
+Per burst it reads the clock once. Per frame it decides, counts, changes at most the six bytes of
+the destination, and writes the VXLAN header into the eight bytes of headroom that each frame has.
+
+With several leaves a flow keeps to one of them, by the hash that also chooses its source port.
+ARP goes to every leaf, since each must know the bindings; so do announcements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .attachment import Attachment, Attachments, State, UnknownGuest
+from .phy.port import Burst, Port, PortGone, PortId
+from .phy.tunnel import Inbox, Tunnel
+from .service.log import Log
+from .service.policer import TokenBucket
+from .switch import Miss, Reason, Switch, Verdict
+from .wire import arp, ethernet, vxlan
+from .wire.ethernet import Buffer, Mac
+from .wire.vxlan import VXLAN_LEN, Vni, Vtep
+
+ACTIVATION_RATE, ACTIVATION_BURST = 2.0, 10.0
+"""RARPs a second that a guest may have announced to the leaves. QEMU sends five in 0.8 seconds."""
+
+EVENTS = {
+    "activations": "guests that became active, or said so again",
+    "activations_policed": "RARPs of an active guest beyond the permitted rate",
+    "announcements": "announcements sent to the leaves",
+    "ports_gone": "ports whose device vanished",
+    "port_full": "frames that a port could not take",
+    "uplink_failed": "frames that could not be sent to a leaf",
+}
+
+
+class PortStats(NamedTuple):
+    """What went through one port, as the guest sees it."""
+
+    sent_frames: int
+    sent_bytes: int
+    received_frames: int
+    received_bytes: int
+
+
+class _Live:
+    """A port in service."""
+
+    __slots__ = (
+        "activations",
+        "attachment",
+        "header",
+        "port",
+        "received",
+        "received_bytes",
+        "sent",
+        "sent_bytes",
+    )
+
+    def __init__(self, port: Port, attachment: Attachment) -> None:
+        self.port = port
+        self.attachment = attachment
+        self.header = vxlan.header(attachment.segment)
+        self.activations = TokenBucket(ACTIVATION_RATE, ACTIVATION_BURST)
+        self.sent = self.sent_bytes = self.received = self.received_bytes = 0
+
+
+class Engine:
+    """One vswitch."""
+
+    def __init__(
+        self,
+        shared_mac: Mac,
+        leaves: tuple[Vtep, ...],
+        tunnel: Tunnel,
+        *,
+        clock: Callable[[], float],
+        log: Log,
+        on_gone: Callable[[PortId, Port], None],
+    ) -> None:
+        """`on_gone` is called for a port that left by itself, after it is out of all tables."""
+        self.switch = Switch(shared_mac, leaves)
+        self.attachments = Attachments()
+        self.counts = dict.fromkeys(Reason, 0)
+        self.events = dict.fromkeys(EVENTS, 0)
+        self.tunnel = tunnel
+        self._leaves = leaves
+        self._clock = clock
+        self._log = log
+        self._on_gone = on_gone
+        self._ports: dict[PortId, _Live] = {}
+        self._next_port = 1
+        self._burst = Burst()
+        self._inbox = Inbox()
+
+    # -- frames --------------------------------------------------------------------------------
+
+    def pump_port(self, port_id: PortId) -> None:
+        """Take one burst from a port and carry out its verdicts."""
+        live = self._ports.get(port_id)
+        if live is None:
+            return
+        burst = self._burst
+        try:
+            live.port.read(burst)
+        except PortGone as error:
+            self._gone(port_id, error)
+            return
+        decide, counts, view, size = self.switch.decide, self.counts, burst.view, 0
+        for (start, end), header in zip(burst.spans, burst.headers, strict=False):
+            frame = view[start:end]
+            verdict = decide(port_id, frame)
+            counts[verdict.reason] += 1
+            if verdict.reason is Reason.ACTIVATION:
+                verdict = self._on_activation(live, frame, verdict)
+            if verdict.rewrite is not None:
+                frame[:6] = verdict.rewrite
+            for egress in verdict.egress:
+                if egress:
+                    self._deliver(egress, frame, header)
+                else:
+                    view[start - VXLAN_LEN : start] = live.header
+                    self._send_up(frame, view[start - VXLAN_LEN : end], header)
+            size += end - start
+        live.sent += len(burst.spans)
+        live.sent_bytes += size
+        self.tunnel.flush()
+
+    def pump_tunnel(self) -> None:
+        """Take what the tunnel has received and carry out its verdicts, a train at a time."""
+        inbox = self._inbox
+        self.tunnel.read(inbox)
+        for train in inbox.trains[: inbox.count]:
+            packets = train.packets()
+            verdict = self.switch.decide_uplink(train.source, packets[0])
+            self.counts[verdict.reason] += len(packets)
+            if verdict.egress:
+                first = packets[0]
+                vni = Vni(first[4] << 16 | first[5] << 8 | first[6])
+                self.switch.learn(vni, Mac(bytes(first[14:20])), self._clock())
+                rows = [packet[VXLAN_LEN:] for packet in packets]
+                for egress in verdict.egress:
+                    self._deliver_train(egress, rows, train.length)
+
+    def _deliver(self, port_id: PortId, frame: Buffer, header: Buffer) -> None:
+        live = self._ports[port_id]
+        try:
+            taken = live.port.write(frame, header)
+        except PortGone as error:
+            # It leaves the tables now, so that the next frame of the burst is decided without it.
+            self._gone(port_id, error)
+            return
+        if taken:
+            live.received += 1
+            live.received_bytes += len(frame)
+        else:
+            self.events["port_full"] += 1
+
+    def _deliver_train(self, port_id: PortId, rows: list[memoryview], size: int) -> None:
+        live = self._ports[port_id]
+        try:
+            taken = live.port.write_train(rows)
+        except PortGone as error:
+            self._gone(port_id, error)
+            return
+        live.received += taken
+        live.received_bytes += size - len(rows) * VXLAN_LEN
+        self.events["port_full"] += len(rows) - taken
+
+    def _send_up(self, frame: Buffer, packet: Buffer, header: Buffer) -> None:
+        flow = vxlan.flow_hash(frame)
+        if frame[12] == 0x08 and frame[13] == 0x06:
+            for leaf in self._leaves:
+                if not self.tunnel.send(leaf, flow, packet, header):
+                    self.events["uplink_failed"] += 1
+            return
+        if not self.tunnel.send(self._leaves[flow % len(self._leaves)], flow, packet, header):
+            self.events["uplink_failed"] += 1
+
+    # -- guests --------------------------------------------------------------------------------
+
+    def add(self, attachment: Attachment, port: Port, sequence: int | None = None) -> Attachment:
+        """Take a guest in with its opened port. Raises AttachmentError; then nothing changed."""
+        attachment.port = PortId(self._next_port)
+        now = self._clock()
+        self.attachments.add(attachment, now, sequence)
+        self._next_port += 1
+        self._ports[attachment.port] = _Live(port, attachment)
+        self.switch.place(attachment)
+        if attachment.state is State.ACTIVE:
+            self._announce_arrival(attachment)
+        return attachment
+
+    def activate(self, guest: str, sequence: int | None = None) -> Attachment:
+        """Make a staged guest active: in the MAC table, and known to the leaves, at once."""
+        attachment = self.attachments.activate(guest, self._clock(), sequence)
+        self._ports[attachment.port].port.park(False)
+        self.switch.place(attachment)
+        self._announce_arrival(attachment)
+        return attachment
+
+    def detach(self, guest: str, sequence: int | None = None) -> tuple[Attachment, Port]:
+        """Let a guest go; the caller closes its port."""
+        attachment = self.attachments.detach(guest, sequence)
+        self.switch.remove(attachment)
+        live = self._ports.pop(attachment.port)
+        self._log.info("detached", guest=guest, sequence=attachment.sequence)
+        return attachment, live.port
+
+    def stats(self, port_id: PortId) -> PortStats:
+        """Return the counters of one port."""
+        live = self._ports[port_id]
+        return PortStats(live.sent, live.sent_bytes, live.received, live.received_bytes)
+
+    def ports(self) -> dict[PortId, Port]:
+        """Return the open ports."""
+        return {port_id: live.port for port_id, live in self._ports.items()}
+
+    def set_leaves(self, leaves: tuple[Vtep, ...]) -> None:
+        """Change the leaves; every active guest is announced to the new ones."""
+        self._leaves = leaves
+        self.switch.set_leaves(leaves)
+        for attachment in self.attachments.all():
+            if attachment.state is State.ACTIVE:
+                self._announce(attachment)
+
+    def set_miss(self, vni: Vni, miss: Miss) -> None:
+        """Change what a unicast miss does in a segment."""
+        self.switch.set_miss(vni, miss)
+
+    def _on_activation(self, live: _Live, frame: Buffer, verdict: Verdict) -> Verdict:
+        """A guest said that it runs here. Data that said so is decided again, and so not lost."""
+        attachment = live.attachment
+        if not live.activations.take(self._clock()):
+            self.events["activations_policed"] += 1
+            return verdict
+        try:
+            self.activate(attachment.guest)
+        except (UnknownGuest, ValueError) as error:
+            self._log.warning("not activated", guest=attachment.guest, why=str(error))
+            return verdict
+        if frame[12] << 8 | frame[13] == ethernet.RARP:
+            return verdict
+        again = self.switch.decide(attachment.port, frame)
+        self.counts[again.reason] += 1
+        return again
+
+    def _announce_arrival(self, attachment: Attachment) -> None:
+        self.events["activations"] += 1
+        self._log.info(
+            "active",
+            guest=attachment.guest,
+            sequence=attachment.sequence,
+            macs=[mac.hex(":") for mac in sorted(attachment.macs)],
+        )
+        self._announce(attachment)
+
+    def _announce(self, attachment: Attachment) -> None:
+        """Tell the leaves where the guest is: a RARP for each MAC, and what addresses it has."""
+        frames = [arp.reverse_announcement(mac) for mac in sorted(attachment.macs)]
+        if len(attachment.macs) == 1:  # With several, only the guest knows which has which.
+            (mac,) = attachment.macs
+            frames += [
+                arp.announcement(mac, address)
+                for address in sorted(attachment.addresses)
+                if len(address) == 4
+            ]
+        header = vxlan.header(attachment.segment)
+        for frame in frames:
+            self.events["announcements"] += 1
+            for leaf in self._leaves:
+                if not self.tunnel.send(leaf, vxlan.flow_hash(frame), header + frame):
+                    self.events["uplink_failed"] += 1
+
+    def _gone(self, port_id: PortId, error: PortGone) -> None:
+        live = self._ports.pop(port_id)
+        self.attachments.detach(live.attachment.guest)
+        self.switch.remove(live.attachment)
+        self.events["ports_gone"] += 1
+        self._log.warning("port gone", guest=live.attachment.guest, why=str(error))
+        self._on_gone(port_id, live.port)
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Repeat announcements and forget what is old."""
+        for attachment in self.attachments.due_announcements(now):
+            self._announce(attachment)
+        self.switch.expire(now)
+        self.tunnel.flush()
+
+    def deadline(self) -> float | None:
+        """Say when `tick` wants to be called next."""
+        times = (self.attachments.deadline(), self.switch.deadline())
+        return min((t for t in times if t is not None), default=None)

@@ -1,0 +1,131 @@
+"""The in-memory twins of a port and of the tunnels, for tests on a virtual clock.
+
+A `MemoryPort` has a guest's side: `emit` hands a frame to the switch, `received` holds what the
+switch delivered. A `MemoryNetwork` is an underlay: every `MemoryTunnel` on it has a VTEP, and what
+one sends waits in the other's queue until it is read. Nothing is delivered by itself: whoever runs
+the test decides whose turn it is, so a run can be repeated exactly.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from ..wire import vnet
+from ..wire.ethernet import Buffer
+from ..wire.vxlan import Vtep
+from .port import Burst, PortGone
+from .tunnel import FAULTS, Inbox
+
+QUEUE_LEN = 4096
+"""Frames that wait at most; a full queue drops the newest, as a device does."""
+
+
+class MemoryPort:
+    """A port whose guest is the test."""
+
+    def __init__(self) -> None:
+        self.received: deque[bytes] = deque(maxlen=None)
+        self._outgoing: deque[bytes] = deque()
+        self.parked = False
+        self.gone = False
+        self.closed = False
+
+    def emit(self, frame: bytes) -> None:
+        """The guest sends `frame`."""
+        if len(self._outgoing) < QUEUE_LEN and not self.parked:
+            self._outgoing.append(frame)
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._outgoing)
+
+    def fileno(self) -> int:
+        return -1
+
+    def read(self, burst: Burst) -> None:
+        burst.spans.clear()
+        if self.gone:
+            raise PortGone("the memory port was removed")
+        while self._outgoing and (start := burst.room_at()) >= 0:
+            frame = self._outgoing.popleft()
+            burst.view[start : start + len(frame)] = frame
+            burst.headers[len(burst.spans)][:] = vnet.PLAIN
+            burst.spans.append((start, start + len(frame)))
+
+    def write(self, frame: Buffer, header: Buffer = vnet.PLAIN) -> bool:
+        if self.gone:
+            raise PortGone("the memory port was removed")
+        if self.parked or len(self.received) >= QUEUE_LEN:
+            return False
+        self.received.append(bytes(frame))
+        return True
+
+    def write_train(self, rows: Sequence[Buffer]) -> int:
+        return sum(self.write(row) for row in rows)
+
+    def park(self, parked: bool) -> None:
+        self.parked = parked
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class MemoryNetwork:
+    """An underlay. `lost` decides which packets vanish; by default none."""
+
+    def __init__(self) -> None:
+        self.tunnels: dict[Vtep, MemoryTunnel] = {}
+        self.lost: Callable[[Vtep, Vtep, bytes], bool] = lambda source, vtep, packet: False
+
+    def tunnel(self, local: Vtep) -> MemoryTunnel:
+        """Return the tunnel end at `local`, new or replaced."""
+        self.tunnels[local] = MemoryTunnel(self, local)
+        return self.tunnels[local]
+
+
+class MemoryTunnel:
+    """A VTEP on a `MemoryNetwork`."""
+
+    def __init__(self, network: MemoryNetwork, local: Vtep) -> None:
+        self._network = network
+        self.local = local
+        self.incoming: deque[tuple[Vtep, bytes, int]] = deque()
+        self.faults = dict.fromkeys(FAULTS, 0)
+
+    @property
+    def pending(self) -> bool:
+        return bool(self.incoming)
+
+    def fileno(self) -> int:
+        return -1
+
+    def read(self, inbox: Inbox) -> None:
+        inbox.count = 0
+        for train in inbox.trains:
+            if not self.incoming:
+                return
+            train.source, packets, train.size = self.incoming.popleft()
+            train.length = len(packets)
+            train.view[: train.length] = packets
+            inbox.count += 1
+
+    def send(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer = vnet.PLAIN) -> bool:
+        return self.send_train(vtep, flow, packet, len(packet))
+
+    def send_train(self, vtep: Vtep, flow: int, train: Buffer, size: int) -> bool:
+        peer = self._network.tunnels.get(vtep)
+        if peer is None:
+            self.faults["refused"] += 1
+            return False
+        packets = bytes(train)
+        if self._network.lost(self.local, vtep, packets) or len(peer.incoming) >= QUEUE_LEN:
+            return True
+        peer.incoming.append((self.local, packets, size))
+        return True
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        self._network.tunnels.pop(self.local, None)

@@ -1,0 +1,80 @@
+"""A port that is a packet socket on a TAP whose descriptor somebody else holds: QEMU.
+
+QEMU opens the TAP and the guest's frames arrive on the link as received packets, which the socket
+sees; what the socket sends, the kernel queues towards QEMU. Frames that the host's own kernel
+emits on the link are seen as outgoing packets and are not the guest's: they are dropped here.
+
+The link itself must be up and needs no address. `PACKET_VNET_HDR` keeps the `virtio_net_hdr`.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Sequence
+
+from ..wire import vnet
+from ..wire.ethernet import Buffer
+from .port import MAX_FRAME_LEN, Burst, PortGone
+from .tap import inside
+
+_SOL_PACKET = 263
+_PACKET_VNET_HDR = 15
+_ETH_P_ALL = 0x0003
+_GONE = frozenset({errno.ENXIO, errno.ENODEV, errno.EBADF})
+
+
+class PacketPort:
+    """A packet socket bound to one link."""
+
+    def __init__(self, name: str, netns: str | None = None, *, parked: bool = False) -> None:
+        with inside(netns):
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        try:
+            self._socket.setblocking(False)
+            self._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+            self._socket.bind((name, _ETH_P_ALL))
+        except BaseException:
+            self._socket.close()
+            raise
+        self._parked = parked
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def park(self, parked: bool) -> None:
+        """Nothing to do: the guest's first frame is what activates a staged port."""
+
+    def read(self, burst: Burst) -> None:
+        spans, view, headers = burst.spans, burst.view, burst.headers
+        spans.clear()
+        start = burst.room_at()
+        while start >= 0:
+            try:
+                length, _, _, origin = self._socket.recvmsg_into(
+                    (headers[len(spans)], view[start : start + MAX_FRAME_LEN])
+                )
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _GONE:
+                    raise PortGone(*error.args) from error
+                return  # ENETDOWN: the link is down and may come back.
+            if origin[2] != socket.PACKET_OUTGOING:
+                spans.append((start, start + length - vnet.VNET_LEN))
+                start = burst.room_at()
+
+    def write(self, frame: Buffer, header: Buffer = vnet.PLAIN) -> bool:
+        try:
+            self._socket.sendmsg((header, frame))
+        except OSError as error:
+            if error.errno in _GONE:
+                raise PortGone(*error.args) from error
+            return False
+        return True
+
+    def write_train(self, rows: Sequence[Buffer]) -> int:
+        return sum(self.write(row) for row in rows)
+
+    def close(self) -> None:
+        self._socket.close()

@@ -1,0 +1,174 @@
+"""A port that is a queue of a TAP device whose descriptor we hold.
+
+The device is opened with `IFF_VNET_HDR` (each frame carries a `virtio_net_hdr`) and, on request,
+with `IFF_MULTI_QUEUE`. Several processes can then hold queues of the same device: a guest in a
+namespace moves between two vswitches without its link ever losing carrier, because the second
+queue is there before the first one goes. (With no queue left the kernel drops carrier, and a Linux
+guest flushes its ARP cache.) While two queues are enabled the kernel spreads flows over both, so
+a queue opened for a guest that still runs elsewhere is *parked* (TUNSETQUEUE) at once.
+
+Opening, parking and closing may wait for the kernel's RTNL lock and an RCU grace period, tens of
+milliseconds: the daemon does them in a thread. Reading and writing never block.
+
+Reference: Linux Documentation/networking/tuntap.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fcntl import ioctl
+from struct import Struct
+
+from pyroute2 import netns as namespaces
+
+from ..wire import vnet
+from ..wire.ethernet import Buffer
+from .port import MAX_FRAME_LEN, Burst, PortGone
+
+_TUNSETIFF = 0x400454CA
+_TUNSETPERSIST = 0x400454CB
+_TUNSETOFFLOAD = 0x400454D0
+_TUNSETVNETHDRSZ = 0x400454D8
+_TUNSETQUEUE = 0x400454D9
+_TUNSETVNETLE = 0x400454DC
+_IFF_TAP = 0x0002
+_IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
+_IFF_MULTI_QUEUE = 0x0100
+_IFF_ATTACH_QUEUE = 0x0200
+_IFF_DETACH_QUEUE = 0x0400
+_IFREQ = Struct("16sH22x")
+_INT = Struct("i")
+
+MAX_NAME_LEN = 15
+"""IFNAMSIZ less the final zero."""
+
+_GONE = frozenset({errno.EBADFD, errno.ENODEV, errno.EBADF, errno.EFAULT})
+"""EBADFD: the device was removed. EFAULT: it is being removed."""
+_RECOVERABLE = frozenset({errno.EIO, errno.EINVAL, errno.ENOBUFS, errno.EAGAIN, errno.ENOMEM})
+"""EIO: the link is down. EINVAL: the kernel did not like this frame. The others: full."""
+
+_entering = threading.Lock()
+
+
+@contextmanager
+def inside(netns: str | None) -> Iterator[None]:
+    """Run the body with this thread in the named network namespace (needs CAP_SYS_ADMIN)."""
+    if netns is None:
+        yield
+        return
+    with _entering:
+        home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            namespaces.setns(netns, flags=0)
+            try:
+                yield
+            finally:
+                namespaces.setns(home)
+        finally:
+            os.close(home)
+
+
+def open_queue(name: str, netns: str | None, multi_queue: bool) -> int:
+    """Open one queue of the TAP `name`, creating the device where it is missing.
+
+    Raises OSError: EBUSY where another process holds the only queue, EPERM without rights,
+    EINVAL where the device exists with other flags.
+    """
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if multi_queue else 0)
+    with inside(netns):
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
+            ioctl(fd, _TUNSETVNETHDRSZ, _INT.pack(vnet.VNET_LEN))
+            ioctl(fd, _TUNSETVNETLE, _INT.pack(1))
+            ioctl(fd, _TUNSETOFFLOAD, 0)
+        except BaseException:
+            os.close(fd)
+            raise
+    return fd
+
+
+def create_persistent(name: str, netns: str | None, multi_queue: bool = True) -> None:
+    """Create the TAP `name` so that it outlives every descriptor."""
+    fd = open_queue(name, netns, multi_queue)
+    try:
+        ioctl(fd, _TUNSETPERSIST, 1)
+    finally:
+        os.close(fd)
+
+
+class TapPort:
+    """One queue of a TAP."""
+
+    def __init__(
+        self,
+        name: str,
+        netns: str | None = None,
+        *,
+        multi_queue: bool = False,
+        parked: bool = False,
+    ) -> None:
+        if len(name.encode()) > MAX_NAME_LEN:
+            raise ValueError(f"device name {name!r} is longer than {MAX_NAME_LEN} bytes")
+        self._multi_queue = multi_queue
+        self._fd = open_queue(name, netns, multi_queue)
+        self._parked = False
+        if parked:
+            self.park(True)
+
+    def fileno(self) -> int:
+        """Return -1 while parked: a disabled queue would only ever report an error."""
+        return -1 if self._parked else self._fd
+
+    def park(self, parked: bool) -> None:
+        """Disable or enable our queue. A TAP with a single queue is left as it is: while another
+        process held it, we could not have opened it."""
+        if not self._multi_queue or parked == self._parked:
+            return
+        flags = _IFF_DETACH_QUEUE if parked else _IFF_ATTACH_QUEUE
+        ioctl(self._fd, _TUNSETQUEUE, _IFREQ.pack(b"", flags))
+        self._parked = parked
+
+    def read(self, burst: Burst) -> None:
+        spans, view, headers, fd = burst.spans, burst.view, burst.headers, self._fd
+        spans.clear()
+        if self._parked:
+            return
+        start = burst.room_at()
+        while start >= 0:
+            try:
+                length = os.readv(fd, (headers[len(spans)], view[start : start + MAX_FRAME_LEN]))
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _GONE:
+                    raise PortGone(*error.args) from error
+                return
+            spans.append((start, start + length - vnet.VNET_LEN))
+            start = burst.room_at()
+
+    def write(self, frame: Buffer, header: Buffer = vnet.PLAIN) -> bool:
+        if self._parked:
+            return False
+        try:
+            os.writev(self._fd, (header, frame))
+        except OSError as error:
+            if error.errno in _GONE:
+                raise PortGone(*error.args) from error
+            if error.errno not in _RECOVERABLE:
+                raise
+            return False
+        return True
+
+    def write_train(self, rows: Sequence[Buffer]) -> int:
+        return sum(self.write(row) for row in rows)
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)

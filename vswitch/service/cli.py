@@ -1,0 +1,102 @@
+"""What the command lines of both daemons share: output for people or programs, errors, `run`.
+
+Exit status: 0 good, 1 failed, 2 wrong usage. `--json` prints what the API answered.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from .client import Client, ClientError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def make(name: str, said: str) -> typer.Typer:
+    """Make a command line; without a verb it prints its help."""
+    return typer.Typer(
+        name=name,
+        help=said,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+
+
+def fail(text: str) -> NoReturn:
+    """Print an error to stderr and exit 1."""
+    for line in text.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+@contextmanager
+def asking(socket: Path) -> Iterator[Client]:
+    """A client whose errors end the command with exit status 1."""
+    client = Client(socket)
+    try:
+        yield client
+    except ClientError as error:
+        fail(str(error))
+    finally:
+        client.close()
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def print_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Print a table whose columns are the keys of the first row."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    # A pipe gets every column whole; a terminal wraps.
+    console = Console(width=None if sys.stdout.isatty() else 240, highlight=False)
+    if not rows:
+        console.print(f"{title}: none")
+        return
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in rows[0]:
+        numbers = all(isinstance(row[column], int | float) for row in rows)
+        table.add_column(column.replace("_", " "), justify="right" if numbers else "left")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row.values()))
+    console.print(table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(str(part) for part in value) or "-"
+    if isinstance(value, dict):
+        return " ".join(f"{key}={part}" for key, part in value.items()) or "-"
+    return "-" if value is None else str(value)
+
+
+def print_pairs(title: str, pairs: dict[str, Any]) -> None:
+    """Print one thing's properties, a line each."""
+    print_rows(title, [{"property": key, "value": _text(value)} for key, value in pairs.items()])
+
+
+def print_trace(answer: dict[str, Any]) -> None:
+    """Print the steps of a decision and its verdict."""
+    print_rows("steps", answer["steps"])
+    print_pairs("verdict", answer["verdict"])
+
+
+def run_daemon(main: Callable[[], Awaitable[None]], expected: tuple[type[Exception], ...]) -> None:
+    """Run a daemon; an `expected` error at its start is printed and exits 1."""
+    from . import daemon
+
+    try:
+        daemon.run(main())
+    except expected as error:
+        fail(str(error))

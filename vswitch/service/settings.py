@@ -1,0 +1,126 @@
+"""Configuration files: TOML in, a checked model out, or an error that says what to change.
+
+An error names the file, the key and what was expected there. Keys are written with hyphens.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
+
+from ..wire import ethernet, vxlan
+from ..wire.ethernet import Mac
+from ..wire.vxlan import Vni, Vtep
+
+MAX_FILE_LEN = 16 << 20
+"""A configuration of 100,000 bindings is 8 MB."""
+
+
+class SettingsError(Exception):
+    """A configuration that cannot be used; the text has one line per mistake."""
+
+
+class Settings(BaseModel):
+    """Base of every table of a configuration file: unknown keys are mistakes."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=lambda name: name.replace("_", "-"),
+        populate_by_name=True,
+    )
+
+
+def _to_mac(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("write a MAC address as a string: '00:00:5e:00:53:01'")
+    return ethernet.parse_mac(value)
+
+
+def _is_station(mac: bytes) -> bytes:
+    if ethernet.is_group(mac) or mac == ethernet.ZERO:
+        raise ValueError(f"{ethernet.format_mac(mac)} is not the address of one station")
+    return mac
+
+
+def _canonical(value: Any) -> str:
+    return str(ipaddress.ip_address(value))
+
+
+MacField = Annotated[
+    Mac,
+    BeforeValidator(_to_mac),
+    AfterValidator(_is_station),
+    PlainSerializer(ethernet.format_mac, return_type=str),
+]
+VniField = Annotated[Vni, Field(ge=1, le=vxlan.MAX_VNI)]
+VtepField = Annotated[Vtep, BeforeValidator(_canonical)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def load(path: Path, model: type[S]) -> S:
+    """Read and check the file at `path`. Raises SettingsError."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE_LEN + 1)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(text) > MAX_FILE_LEN:
+        raise SettingsError(f"{path}: longer than {MAX_FILE_LEN} bytes")
+    try:
+        table = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from error
+    return check(table, model, str(path))
+
+
+def check(table: dict[str, Any], model: type[S], place: str) -> S:
+    """Check a table that was read from `place`. Raises SettingsError."""
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        raise SettingsError("\n".join(explain(error.errors(), place))) from error
+
+
+def explain(mistakes: Sequence[Any], place: str) -> list[str]:
+    """Say each of pydantic's mistakes in a line: place, key, what was expected, what was given."""
+    lines = []
+    places = [mistake["loc"] for mistake in mistakes]
+    for mistake in mistakes:
+        inside = any(
+            len(loc) > len(mistake["loc"]) and loc[: len(mistake["loc"])] == mistake["loc"]
+            for loc in places
+        )
+        if mistake["type"] == "too_short" and inside:
+            continue  # It only misses the items that were found to be wrong.
+        key = ""
+        for part in mistake["loc"]:
+            key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+        if mistake["type"] == "extra_forbidden":
+            said = "unknown key; the README lists those that exist"
+        elif mistake["type"] == "missing":
+            said = "missing"
+        else:
+            said = mistake["msg"].removeprefix("Value error, ")
+            given = mistake["input"]
+            if isinstance(given, str | int | float | bool) and repr(given) not in said:
+                said += f" (here: {given!r})"
+        lines.append(f"{place}: {key}: {said}" if key else f"{place}: {said}")
+    return lines

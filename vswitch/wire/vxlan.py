@@ -1,0 +1,56 @@
+"""VXLAN (RFC 7348): the eight bytes between UDP and the inner frame, and the flow hash."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NewType
+
+from . import ethernet, ipv4
+from .ethernet import HEADER_LEN, Buffer
+
+Vni = NewType("Vni", int)
+"""A VXLAN network identifier, 1 to 2**24 - 1."""
+Vtep = NewType("Vtep", str)
+"""The outer IP address of a tunnel end, as text in its canonical form."""
+
+PORT = 4789
+"""RFC 7348 section 5."""
+HEADER = Struct("!B3xI")
+"""Flags; reserved; VNI in the upper 24 bits of the last word (RFC 7348 section 5)."""
+VXLAN_LEN = HEADER.size
+VALID_VNI = 0x08
+"""The I flag: without it the packet is dropped (RFC 7348 section 5)."""
+MAX_VNI = (1 << 24) - 1
+OVERHEAD_IPV4 = 50
+"""Outer IPv4 (20), UDP (8), VXLAN (8) and inner Ethernet (14)."""
+SOURCE_PORTS = range(49152, 65536)
+"""Where outer source ports come from (RFC 7348 section 5)."""
+
+
+def header(vni: int) -> bytes:
+    """Build the header for `vni`."""
+    return HEADER.pack(VALID_VNI, vni << 8)
+
+
+def parse_vni(packet: Buffer) -> Vni | None:
+    """Return the VNI, or None where the packet is too short or the I flag is clear."""
+    if len(packet) < VXLAN_LEN or not packet[0] & VALID_VNI:
+        return None
+    return Vni(packet[4] << 16 | packet[5] << 8 | packet[6])
+
+
+def flow_hash(frame: Buffer) -> int:
+    """Hash the inner flow, for the outer source port (RFC 7348 section 5).
+
+    For IPv4 without options: addresses, and ports unless it is a fragment, so that all fragments
+    of a packet take one way. For IPv6: addresses and the first eight bytes behind the header. For
+    all else: the two MACs. The value is only stable within one process.
+    """
+    ethertype = frame[12] << 8 | frame[13]
+    if ethertype == ethernet.IPV4 and len(frame) >= ipv4.MIN_FRAME_LEN:
+        if frame[20] & 0x3F or frame[21]:
+            return hash(bytes(frame[26:34]))
+        return hash(bytes(frame[26:38]))
+    if ethertype == ethernet.IPV6:
+        return hash(bytes(frame[HEADER_LEN + 8 : HEADER_LEN + 44]))
+    return hash(bytes(frame[:12]))
