@@ -101,9 +101,7 @@ def show(
     elif table is Table.STATUS:
         cli.print_pairs("vswitch", answer)
     elif table is Table.COUNTERS:
-        for title, counts in answer.items():
-            rows = [{title: name, "count": count} for name, count in counts.items() if count]
-            cli.print_rows(title, rows)
+        cli.print_counters(answer)
     else:
         cli.print_rows(table, answer)
 
@@ -118,6 +116,7 @@ def trace(
     dst: Annotated[str | None, typer.Option(help="Destination MAC.")] = None,
     src_ip: Annotated[str | None, typer.Option(help="Source IP address.")] = None,
     dst_ip: Annotated[str | None, typer.Option(help="Destination IP address.")] = None,
+    ttl: Annotated[int, typer.Option(help="TTL.")] = 64,
     arp: Annotated[bool, typer.Option("--arp", help="An ARP request for --dst-ip.")] = False,
     vtep: Annotated[str | None, typer.Option(help="From the uplink: the leaf's VTEP.")] = None,
     vni: Annotated[int | None, typer.Option(help="From the uplink: the VNI.")] = None,
@@ -132,6 +131,7 @@ def trace(
         "dst": dst,
         "src-ip": src_ip,
         "dst-ip": dst_ip,
+        "ttl": ttl,
         "arp": arp,
         "vtep": vtep,
         "vni": vni,
@@ -223,10 +223,8 @@ def reload(socket: Socket = DEFAULT_SOCKET, as_json: Json = False) -> None:
         answer = client.post("/v1/reload")
     if as_json:
         cli.print_json(answer)
-        return
-    cli.print_rows("changes", answer["changes"])
-    for key in answer["needs_restart"]:
-        print(f"{key}: needs a restart; left as it was")
+    else:
+        cli.print_reload(answer)
 
 
 def _guest(

@@ -7,30 +7,25 @@ reload leaves them alone.
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import Field, model_validator
 
 from .attachment import MAX_ADDRESSES, MAX_MACS
 from .phy.tap import MAX_NAME_LEN
-from .service.settings import MacField, Name, Settings, VniField, VtepField
+from .service.settings import (
+    AddressField,
+    LogSettings,
+    MacField,
+    Name,
+    Settings,
+    VniField,
+    VtepField,
+    reject_twice,
+)
 from .wire import vxlan
 from .wire.ethernet import Mac
-
-
-def _packed(value: object) -> object:
-    if isinstance(value, bytes):
-        return value
-    return ipaddress.ip_address(str(value)).packed
-
-
-Address = Annotated[
-    bytes,
-    BeforeValidator(_packed),
-    PlainSerializer(lambda packed: str(ipaddress.ip_address(packed)), return_type=str),
-]
 
 
 class Identity(Settings):
@@ -51,12 +46,6 @@ class Api(Settings):
     """`[api]`"""
 
     socket: Path = Path("/run/tapestry/vswitch.sock")
-
-
-class Log(Settings):
-    """`[log]`"""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class SegmentSettings(Settings):
@@ -82,7 +71,7 @@ class GuestSettings(Settings):
     multi_queue: bool = False
     """Whether the TAP has IFF_MULTI_QUEUE."""
     macs: tuple[MacField, ...] = Field(min_length=1, max_length=MAX_MACS)
-    addresses: tuple[Address, ...] = Field((), max_length=MAX_ADDRESSES)
+    addresses: tuple[AddressField, ...] = Field((), max_length=MAX_ADDRESSES)
     """Where any are listed, the spoof guard holds the guest to them."""
 
 
@@ -91,16 +80,16 @@ class Config(Settings):
 
     vswitch: Identity
     api: Api = Api()
-    log: Log = Log()
+    log: LogSettings = LogSettings()
     segment: tuple[SegmentSettings, ...] = Field(min_length=1, max_length=4096)
     guest: tuple[GuestSettings, ...] = ()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Config:
-        _reject_twice("segment name", [segment.name for segment in self.segment])
-        _reject_twice("vni", [segment.vni for segment in self.segment])
-        _reject_twice("guest name", [guest.name for guest in self.guest])
-        _reject_twice("device", [(guest.netns, guest.device) for guest in self.guest])
+        reject_twice("segment name", [segment.name for segment in self.segment])
+        reject_twice("vni", [segment.vni for segment in self.segment])
+        reject_twice("guest name", [guest.name for guest in self.guest])
+        reject_twice("device", [f"{guest.netns or ''}/{guest.device}" for guest in self.guest])
         names = {segment.name for segment in self.segment}
         seen: dict[tuple[str, Mac], str] = {}
         for guest in self.guest:
@@ -124,15 +113,6 @@ def check_mac(shared_mac: Mac, guest: str, mac: Mac) -> None:
     """Raise ValueError where a guest's MAC is the gateway's."""
     if mac == shared_mac:
         raise ValueError(f"guest {guest!r}: {mac.hex(':')} is the shared MAC; choose another")
-
-
-def _reject_twice(what: str, values: list[object]) -> None:
-    seen: set[object] = set()
-    for value in values:
-        if value in seen:
-            shown = value if not isinstance(value, tuple) else value[-1]
-            raise ValueError(f"{what} {shown!r} stands twice; each must be unique")
-        seen.add(value)
 
 
 class Change(NamedTuple):

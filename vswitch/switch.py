@@ -31,6 +31,7 @@ from typing import Final, Literal, NamedTuple
 from .attachment import Attachment, State
 from .fdb import Fdb
 from .phy.port import PortId
+from .service.steps import Step
 from .wire import arp, ethernet, ipv4
 from .wire.ethernet import HEADER, HEADER_LEN, Buffer, Mac
 from .wire.vxlan import Vni, Vtep
@@ -107,13 +108,6 @@ class Verdict(NamedTuple):
     egress: tuple[PortId, ...]
     rewrite: Mac | None
     reason: Reason
-
-
-class Step(NamedTuple):
-    """One rule of a decision, for `trace`: what is asked, and the reasons that can end it there."""
-
-    question: str
-    reasons: tuple[Reason, ...]
 
 
 STEPS: Final = (

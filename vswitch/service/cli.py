@@ -92,6 +92,20 @@ def print_trace(answer: dict[str, Any]) -> None:
     print_pairs("verdict", answer["verdict"])
 
 
+def print_counters(answer: dict[str, dict[str, int]]) -> None:
+    """Print tables of counters, those that are not zero."""
+    for title, counts in answer.items():
+        rows = [{title: name, "count": count} for name, count in counts.items() if count]
+        print_rows(title, rows)
+
+
+def print_reload(answer: dict[str, Any]) -> None:
+    """Print what a reload did and what it could not do."""
+    print_rows("changes", answer["changes"])
+    for key in answer["needs_restart"]:
+        print(f"{key}: needs a restart; left as it was")
+
+
 def run_daemon(main: Callable[[], Awaitable[None]], expected: tuple[type[Exception], ...]) -> None:
     """Run a daemon; an `expected` error at its start is printed and exits 1."""
     from . import daemon

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -62,6 +62,16 @@ def _canonical(value: Any) -> str:
     return str(ipaddress.ip_address(value))
 
 
+def _packed(value: Any) -> Any:
+    return value if isinstance(value, bytes) else ipaddress.ip_address(str(value)).packed
+
+
+AddressField = Annotated[
+    bytes,
+    BeforeValidator(_packed),
+    PlainSerializer(lambda packed: str(ipaddress.ip_address(packed)), return_type=str),
+]
+"""An IP address of either family: text in the file, 4 or 16 bytes in the model."""
 MacField = Annotated[
     Mac,
     BeforeValidator(_to_mac),
@@ -71,6 +81,22 @@ MacField = Annotated[
 VniField = Annotated[Vni, Field(ge=1, le=vxlan.MAX_VNI)]
 VtepField = Annotated[Vtep, BeforeValidator(_canonical)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+
+
+class LogSettings(Settings):
+    """`[log]`"""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def reject_twice(what: str, values: Iterable[object]) -> None:
+    """Raise ValueError where a value stands twice."""
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{what} {value!r} stands twice; each must be unique")
+        seen.add(value)
+
 
 S = TypeVar("S", bound=BaseModel)
 

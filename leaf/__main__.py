@@ -1,0 +1,158 @@
+"""The command line: `leaf run|check|show|trace|reload`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vswitch.service import cli
+from vswitch.service.cli import Json
+
+app = cli.make("leaf", "The userspace top-of-rack router.")
+
+ConfigFile = Annotated[Path, typer.Argument(help="The configuration file (TOML).")]
+Socket = Annotated[
+    Path, typer.Option("--socket", envvar="LEAF_SOCKET", help="The daemon's API socket.")
+]
+DEFAULT_SOCKET = Path("/run/tapestry/leaf.sock")
+
+
+@app.command()
+def run(config: ConfigFile = Path("/etc/tapestry/leaf.toml")) -> None:
+    """Run the daemon in the foreground."""
+    from vswitch.phy.udp import TunnelError, UdpTunnel
+    from vswitch.service import daemon as shell
+    from vswitch.service import http, log, settings
+
+    from . import api
+    from .config import Config
+    from .daemon import Daemon
+
+    async def main() -> None:
+        loaded = settings.load(config, Config)
+        log.configure(loaded.log.level)
+        own = loaded.leaf
+        tunnel = UdpTunnel(own.vtep, own.udp_port, own.source_ports)
+        listener = http.bind(loaded.api.socket)
+        daemon = Daemon(config, loaded, tunnel)
+        try:
+
+            async def reload() -> None:
+                try:
+                    await daemon.reload()
+                except settings.SettingsError as error:
+                    daemon.log.error("not reloaded; nothing was changed", why=str(error))
+
+            status = f"vtep {own.vtep}, {len(loaded.segment)} segments"
+            await daemon.shell.serve(api.make(daemon), listener, reload, status)
+        finally:
+            daemon.close()
+            shell.remove_socket(loaded.api.socket)
+
+    cli.run_daemon(main, (settings.SettingsError, TunnelError, http.ApiError))
+
+
+@app.command()
+def check(config: ConfigFile, as_json: Json = False) -> None:
+    """Check a configuration file without running anything."""
+    from vswitch.service import settings
+
+    from .config import Config
+
+    try:
+        loaded = settings.load(config, Config)
+    except settings.SettingsError as error:
+        cli.fail(str(error))
+    if as_json:
+        cli.print_json(loaded.model_dump(mode="json", by_alias=True))
+    else:
+        print(
+            f"{config}: good: {len(loaded.vrf)} VRFs, {len(loaded.segment)} segments,"
+            f" {len(loaded.vswitch)} vswitches"
+        )
+
+
+class Table(StrEnum):
+    """What `show` can print."""
+
+    STATUS = "status"
+    BINDINGS = "bindings"
+    SEGMENTS = "segments"
+    ROUTES = "routes"
+    COUNTERS = "counters"
+
+
+@app.command()
+def show(
+    table: Annotated[Table, typer.Argument(help="What to show.")] = Table.STATUS,
+    socket: Socket = DEFAULT_SOCKET,
+    as_json: Json = False,
+) -> None:
+    """Show the state of the running daemon."""
+    with cli.asking(socket) as client:
+        answer = client.get(f"/v1/{table}")
+    if as_json:
+        cli.print_json(answer)
+    elif table is Table.STATUS:
+        cli.print_pairs("leaf", answer)
+    elif table is Table.COUNTERS:
+        cli.print_counters(answer)
+    else:
+        cli.print_rows(table, answer)
+
+
+@app.command()
+def trace(
+    vtep: Annotated[str, typer.Option(help="The VTEP that the packet comes from.")],
+    vni: Annotated[int, typer.Option(help="Its VNI.")],
+    frame: Annotated[str | None, typer.Option("--hex", help="The whole frame in hex.")] = None,
+    src: Annotated[str | None, typer.Option(help="Source MAC.")] = None,
+    dst: Annotated[str | None, typer.Option(help="Destination MAC.")] = None,
+    src_ip: Annotated[str | None, typer.Option(help="Source IP address.")] = None,
+    dst_ip: Annotated[str | None, typer.Option(help="Destination IP address.")] = None,
+    ttl: Annotated[int, typer.Option(help="TTL.")] = 64,
+    arp: Annotated[bool, typer.Option("--arp", help="An ARP request for --dst-ip.")] = False,
+    socket: Socket = DEFAULT_SOCKET,
+    as_json: Json = False,
+) -> None:
+    """Ask the running daemon what it would do with a packet, and why. Nothing is sent."""
+    ask = {
+        "vtep": vtep,
+        "vni": vni,
+        "hex": frame,
+        "src": src,
+        "dst": dst,
+        "src-ip": src_ip,
+        "dst-ip": dst_ip,
+        "ttl": ttl,
+        "arp": arp,
+    }
+    with cli.asking(socket) as client:
+        answer = client.post("/v1/trace", {k: v for k, v in ask.items() if v is not None})
+    if as_json:
+        cli.print_json(answer)
+    else:
+        cli.print_trace(answer)
+
+
+@app.command()
+def reload(socket: Socket = DEFAULT_SOCKET, as_json: Json = False) -> None:
+    """Read the configuration again and apply the difference (as SIGHUP does)."""
+    with cli.asking(socket) as client:
+        answer = client.post("/v1/reload")
+    if as_json:
+        cli.print_json(answer)
+    else:
+        cli.print_reload(answer)
+
+
+def main() -> None:
+    """Entry point of the `leaf` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

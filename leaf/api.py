@@ -1,0 +1,215 @@
+"""The leaf's HTTP API: everything that `show` prints, and the verbs on bindings."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI, Query, Response
+from pydantic import Field
+
+from vswitch.phy.tunnel import FAULTS
+from vswitch.service import log, metrics
+from vswitch.service.http import make_app
+from vswitch.service.metrics import Sample
+from vswitch.service.settings import AddressField, MacField, Settings, SettingsError, VtepField
+from vswitch.wire.ethernet import format_mac, parse_mac
+from vswitch.wire.vxlan import Vtep
+
+from .bindings import Binding, Outcome
+from .config import router_mac
+from .daemon import Daemon, UnknownName
+from .router import Entry, Reason
+from .slowpath import EVENTS
+from .trace import TraceRequest, trace
+
+MAX_ROWS = 1000
+"""Bindings in one answer by default; a listing of 100,000 takes a second of the loop."""
+
+
+class BindingRequest(Settings):
+    """News of a binding from whoever orchestrates moves."""
+
+    segment: str
+    address: AddressField
+    mac: MacField
+    vtep: VtepField
+    sequence: int | None = Field(None, ge=0)
+
+
+def make(daemon: Daemon) -> FastAPI:
+    """Make the API of a running leaf."""
+    engine = daemon.engine
+    slowpath = engine.slowpath
+    app = make_app(
+        "leaf",
+        {
+            UnknownName: (404, "Not found"),
+            SettingsError: (422, "Configuration"),
+            ValueError: (422, "Invalid request"),
+        },
+    )
+
+    def show(binding: Binding) -> dict[str, Any]:
+        segment = slowpath.segment(binding.segment)
+        return {
+            "segment": segment.name if segment else str(binding.segment),
+            "address": str(ipaddress.ip_address(binding.address)),
+            "mac": format_mac(binding.mac),
+            "vtep": binding.vtep,
+            "vswitch": daemon.vswitch_name(binding.vtep),
+            "state": binding.state,
+            "sequence": binding.sequence,
+            "heard_s_ago": round(time.monotonic() - binding.heard, 3),
+        }
+
+    @app.get("/v1/status")
+    async def status() -> dict[str, Any]:
+        own = daemon.config.leaf
+        return {
+            "name": own.name,
+            "vtep": own.vtep,
+            "udp_port": own.udp_port,
+            "router_mac": format_mac(router_mac(own)),
+            "vswitches": [f"{v.name}={v.vtep}" for v in daemon.config.vswitch],
+            "bindings": len(slowpath.bindings),
+            "gleaning": len(slowpath.gleaner),
+            "unanswered": slowpath.gleaner.negative,
+            "up_s": round(time.time() - daemon.started, 1),
+            "tunnel_faults": engine.tunnel.faults,
+            "log_lines_lost": log.stderr.lost,
+        }
+
+    @app.get("/v1/bindings")
+    async def bindings(
+        address: str | None = None,
+        mac: str | None = None,
+        limit: int = Query(MAX_ROWS, ge=1, le=1_000_000),
+    ) -> list[dict[str, Any]]:
+        wanted_ip = ipaddress.ip_address(address).packed if address else None
+        wanted_mac = parse_mac(mac) if mac else None
+        rows = []
+        for binding in slowpath.bindings.all():
+            if wanted_ip not in (None, binding.address) or wanted_mac not in (None, binding.mac):
+                continue
+            rows.append(show(binding))
+            if len(rows) == limit:
+                break
+        return rows
+
+    @app.get("/v1/segments")
+    async def segments() -> list[dict[str, Any]]:
+        return [
+            {
+                "segment": segment.name,
+                "vni": segment.vni,
+                "vrf": segment.vrf,
+                "gateway": [str(gateway) for gateway in segment.gateway],
+                "vswitches": segment.vswitches or [v.name for v in daemon.config.vswitch],
+                "hop_neutral": segment.hop_neutral,
+                "multicast": segment.multicast,
+            }
+            for segment in daemon.config.segment
+        ]
+
+    def route(vrf: str, prefix: str, entry: Entry) -> dict[str, Any]:
+        verdict = entry.verdict
+        via = entry.via or verdict.ask
+        return {
+            "vrf": vrf,
+            "prefix": prefix,
+            "action": verdict.reason,
+            "vtep": verdict.vtep,
+            "via": str(ipaddress.ip_address(via)) if via else None,
+            "mac": format_mac(verdict.header[8:14]) if verdict.header else None,
+        }
+
+    @app.get("/v1/routes")
+    async def routes(limit: int = Query(MAX_ROWS, ge=1, le=1_000_000)) -> list[dict[str, Any]]:
+        rows = []
+        for vrf in daemon.config.vrf:
+            fib = engine.router.fib(vrf.name)
+            for (network, length), entry in sorted(fib.prefixes.items()):
+                prefix = f"{ipaddress.IPv4Address(network)}/{length}"
+                rows.append(route(vrf.name, prefix, entry))
+            for address, entry in fib.hosts.items():
+                rows.append(route(vrf.name, f"{ipaddress.ip_address(address)}/32", entry))
+                if len(rows) >= limit:
+                    return rows
+        return rows
+
+    @app.get("/v1/counters")
+    async def counters() -> dict[str, Any]:
+        return {
+            "packets": {reason.value: engine.counts[reason] for reason in Reason},
+            "arp": {reason.value: count for reason, count in slowpath.arp_counts.items()},
+            "bindings": {name.value: n for name, n in slowpath.binding_counts.items()},
+            "glean": {name.value: n for name, n in slowpath.glean_counts.items()},
+            "events": {**slowpath.events, "send_failed": engine.send_failed},
+            "tunnel_faults": engine.tunnel.faults,
+        }
+
+    @app.post("/v1/bindings")
+    async def learn(body: BindingRequest) -> dict[str, Any]:
+        segment = daemon.segment(body.segment)
+        if body.vtep not in segment.vteps:
+            raise UnknownName(f"segment {segment.name!r} is not on VTEP {body.vtep}")
+        if segment.is_gateway(body.address) or segment.gateway_for(body.address) is None:
+            raise ValueError("the address is not one of a guest of this segment")
+        before = dict(slowpath.binding_counts)
+        now = time.monotonic()
+        sends = slowpath.learn(
+            segment, body.address, body.mac, body.vtep, now, sequence=body.sequence
+        )
+        engine.send(sends)
+        daemon.shell.rearm()
+        outcome = next(o for o in Outcome if slowpath.binding_counts[o] != before[o])
+        return {"outcome": outcome}
+
+    @app.delete("/v1/bindings")
+    async def withdraw(
+        segment: str, mac: str, vtep: str, sequence: int | None = None
+    ) -> dict[str, Any]:
+        at = Vtep(str(ipaddress.ip_address(vtep)))
+        news = slowpath.withdraw(daemon.segment(segment), parse_mac(mac), at, sequence)
+        return {"outcome": news.outcome, "removed": [show(binding) for binding in news.changed]}
+
+    @app.post("/v1/trace")
+    async def ask(body: TraceRequest) -> dict[str, Any]:
+        return trace(engine.router, slowpath.bindings, body)
+
+    @app.post("/v1/reload")
+    async def reload() -> dict[str, Any]:
+        plan = await daemon.reload()
+        return {
+            "changes": [change._asdict() for change in plan.changes],
+            "needs_restart": plan.needs_restart,
+        }
+
+    def samples() -> Iterator[Sample]:
+        tables: tuple[tuple[str, str, dict[Any, int]], ...] = (
+            ("packets", "Packets by the reason of their verdict.", engine.counts),
+            ("arp", "ARP messages by the rule that applied.", slowpath.arp_counts),
+            ("binding_news", "News of bindings by outcome.", slowpath.binding_counts),
+            ("glean", "Gleaning by outcome.", slowpath.glean_counts),
+        )
+        for name, said, counts in tables:
+            for reason, count in counts.items():
+                yield Sample("counter", f"leaf_{name}", said, {"reason": reason.value}, count)
+        for name, said in EVENTS.items():
+            yield Sample("counter", f"leaf_{name}", said, {}, slowpath.events[name])
+        for cause in FAULTS:
+            said = "Packets that could not be sent, by cause."
+            value = engine.tunnel.faults[cause]
+            yield Sample("counter", "leaf_tunnel_faults", said, {"cause": cause}, value)
+        yield Sample("gauge", "leaf_bindings", "Bindings.", {}, len(slowpath.bindings))
+        said = "Log lines that could not be written."
+        yield Sample("counter", "leaf_log_lines_lost", said, {}, log.stderr.lost)
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        return Response(metrics.render(samples), media_type="text/plain; version=0.0.4")
+
+    return app

@@ -1,0 +1,341 @@
+"""The leaf's configuration file: its model, what must agree in it, and the topology it describes.
+
+`plan` says as data what a reload changes; the daemon then builds the new topology as a whole and
+keeps every binding that has a place in it, so the state after a reload does not depend on what was
+configured before.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from vswitch.service.settings import (
+    AddressField,
+    LogSettings,
+    MacField,
+    Name,
+    Settings,
+    VniField,
+    VtepField,
+    reject_twice,
+)
+from vswitch.wire import vxlan
+from vswitch.wire.ethernet import Mac
+
+from .bindings import MAX_BINDINGS
+from .fib import Prefix
+from .topology import Gateway, Group, Route, Segment, Topology, Vrf
+
+
+class Identity(Settings):
+    """`[leaf]`"""
+
+    name: Name = "leaf"
+    vtep: VtepField
+    """Our address on the underlay."""
+    udp_port: int = Field(vxlan.PORT, ge=1, le=65535)
+    router_mac: MacField | None = None
+    """Our own MAC, towards other leaves; by default 02:00 and the last four bytes of the VTEP."""
+    source_ports: Literal[1, 2, 4, 8, 16, 32, 64] = 16
+
+
+class Api(Settings):
+    """`[api]`"""
+
+    socket: Path = Path("/run/tapestry/leaf.sock")
+
+
+class LimitSettings(Settings):
+    """`[limits]`"""
+
+    bindings: int = Field(MAX_BINDINGS, ge=1, le=1_000_000)
+    punts_per_second: float = Field(2000.0, gt=0)
+    icmp_per_second: float = Field(500.0, gt=0)
+    gleans_per_second: float = Field(500.0, gt=0)
+
+
+class TimerSettings(Settings):
+    """`[timers]`, in seconds."""
+
+    confirm_after: float = Field(60.0, ge=0.1)
+    probe_interval: float = Field(1.0, ge=0.01)
+    probes: int = Field(3, ge=1, le=10)
+
+
+class GroupSettings(Settings):
+    """`[[group]]`: vswitches with one shared MAC."""
+
+    name: Name
+    shared_mac: MacField
+
+
+class VswitchSettings(Settings):
+    """`[[vswitch]]`"""
+
+    name: Name
+    vtep: VtepField
+    group: Name
+
+
+class RemoteLeafSettings(Settings):
+    """`[[remote-leaf]]`"""
+
+    name: Name
+    vtep: VtepField
+    router_mac: MacField
+
+
+class VrfSettings(Settings):
+    """`[[vrf]]`"""
+
+    name: Name
+    vni: VniField
+    """The L3VNI, between leaves."""
+
+
+class SegmentSettings(Settings):
+    """`[[segment]]`"""
+
+    name: Name
+    vni: VniField
+    vrf: Name
+    gateway: tuple[ipaddress.IPv4Interface, ...] = Field(min_length=1, max_length=16)
+    """Gateway addresses with their prefix length, such as 1.1.1.254/24."""
+    vswitches: tuple[Name, ...] | None = None
+    """The vswitches that this segment is on; all by default."""
+    hop_neutral: bool = False
+    multicast: Literal["drop", "replicate"] = "drop"
+
+
+class RouteSettings(Settings):
+    """`[[route]]`"""
+
+    vrf: Name
+    prefix: ipaddress.IPv4Network
+    via: AddressField | None = None
+    """The address of a guest that routes."""
+    remote_leaf: Name | None = None
+
+    @model_validator(mode="after")
+    def _has_one_next_hop(self) -> RouteSettings:
+        if (self.via is None) == (self.remote_leaf is None):
+            raise ValueError("give either `via` or `remote-leaf`")
+        return self
+
+
+class BindingSettings(Settings):
+    """`[[binding]]`"""
+
+    segment: Name
+    address: AddressField
+    mac: MacField
+    vswitch: Name
+
+
+class Config(Settings):
+    """The whole file."""
+
+    leaf: Identity
+    api: Api = Api()
+    log: LogSettings = LogSettings()
+    limits: LimitSettings = LimitSettings()
+    timers: TimerSettings = TimerSettings()
+    group: tuple[GroupSettings, ...] = Field(min_length=1)
+    vswitch: tuple[VswitchSettings, ...] = ()
+    remote_leaf: tuple[RemoteLeafSettings, ...] = ()
+    vrf: tuple[VrfSettings, ...] = Field(min_length=1)
+    segment: tuple[SegmentSettings, ...] = Field(min_length=1)
+    route: tuple[RouteSettings, ...] = ()
+    binding: tuple[BindingSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Config:
+        reject_twice("group name", [group.name for group in self.group])
+        reject_twice("vswitch name", [vswitch.name for vswitch in self.vswitch])
+        reject_twice("remote-leaf name", [remote.name for remote in self.remote_leaf])
+        reject_twice("vrf name", [vrf.name for vrf in self.vrf])
+        reject_twice("segment name", [segment.name for segment in self.segment])
+        reject_twice("vni", [vrf.vni for vrf in self.vrf] + [one.vni for one in self.segment])
+        vteps = [vswitch.vtep for vswitch in self.vswitch]
+        vteps += [remote.vtep for remote in self.remote_leaf]
+        reject_twice("vtep", [self.leaf.vtep, *vteps])
+        for vswitch in self.vswitch:
+            self._need("group", vswitch.group, f"vswitch {vswitch.name!r}")
+        for segment in self.segment:
+            self._check_segment(segment)
+        self._check_subnets()
+        for route in self.route:
+            self._check_route(route)
+        self._check_bindings()
+        return self
+
+    def _need(self, table: str, name: str, who: str) -> None:
+        known = [one.name for one in getattr(self, table.replace("-", "_"))]
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise ValueError(f"{who}: no {table} {name!r}; there are: {there}")
+
+    def _check_segment(self, segment: SegmentSettings) -> None:
+        who = f"segment {segment.name!r}"
+        self._need("vrf", segment.vrf, who)
+        for name in segment.vswitches or ():
+            self._need("vswitch", name, who)
+        for gateway in segment.gateway:
+            network = gateway.network
+            if network.prefixlen > 30:
+                raise ValueError(f"{who}: {gateway} leaves no room for guests; use /30 or larger")
+            if gateway.ip in (network.network_address, network.broadcast_address):
+                raise ValueError(f"{who}: {gateway.ip} is not a host address of {network}")
+
+    def _check_subnets(self) -> None:
+        for vrf in self.vrf:
+            subnets = sorted(
+                (gateway.network, segment.name)
+                for segment in self.segment
+                if segment.vrf == vrf.name
+                for gateway in segment.gateway
+            )
+            for (one, of_one), (two, of_two) in pairwise(subnets):
+                if one.overlaps(two):
+                    raise ValueError(
+                        f"vrf {vrf.name!r}: subnets {one} of segment {of_one!r} and {two} of"
+                        f" segment {of_two!r} overlap; put them into different VRFs"
+                    )
+
+    def _check_route(self, route: RouteSettings) -> None:
+        who = f"route {route.prefix}"
+        self._need("vrf", route.vrf, who)
+        if route.remote_leaf is not None:
+            self._need("remote-leaf", route.remote_leaf, who)
+        if route.via is not None and not self._subnet_of(route.vrf, route.via):
+            shown = ipaddress.ip_address(route.via)
+            raise ValueError(f"{who}: via {shown} is in no subnet of vrf {route.vrf!r}")
+
+    def _subnet_of(self, vrf: str, address: bytes) -> bool:
+        wanted = ipaddress.ip_address(address)
+        return any(
+            wanted in gateway.network
+            for segment in self.segment
+            if segment.vrf == vrf
+            for gateway in segment.gateway
+        )
+
+    def _check_bindings(self) -> None:
+        segments = {segment.name: segment for segment in self.segment}
+        reject_twice("binding", [f"{b.segment} {b.address.hex('.')}" for b in self.binding])
+        for binding in self.binding:
+            shown = ipaddress.ip_address(binding.address)
+            who = f"binding {shown}"
+            self._need("segment", binding.segment, who)
+            self._need("vswitch", binding.vswitch, who)
+            segment = segments[binding.segment]
+            if segment.vswitches is not None and binding.vswitch not in segment.vswitches:
+                raise ValueError(
+                    f"{who}: segment {segment.name!r} is not on vswitch {binding.vswitch!r}"
+                )
+            if not any(shown in gateway.network for gateway in segment.gateway):
+                raise ValueError(f"{who}: not in a subnet of segment {segment.name!r}")
+            if any(shown == gateway.ip for gateway in segment.gateway):
+                raise ValueError(f"{who}: this is the gateway's own address")
+
+
+def _prefix(network: ipaddress.IPv4Network) -> Prefix:
+    return Prefix(int(network.network_address), network.prefixlen)
+
+
+def router_mac(own: Identity) -> Mac:
+    """Return the leaf's own MAC, as configured or made from its VTEP (locally administered)."""
+    made = b"\x02\x00" + ipaddress.ip_address(own.vtep).packed[-4:]
+    return own.router_mac or Mac(made)
+
+
+def topology(config: Config) -> Topology:
+    """Build the topology that a checked configuration describes."""
+    groups = {group.name: Group(group.name, group.shared_mac) for group in config.group}
+    vswitches = {vswitch.name: vswitch for vswitch in config.vswitch}
+    remote = {leaf.name: leaf for leaf in config.remote_leaf}
+    vrfs = {vrf.name: Vrf(vrf.name, vrf.vni) for vrf in config.vrf}
+    for entry in config.segment:
+        names = entry.vswitches if entry.vswitches is not None else vswitches
+        vteps = {vswitches[name].vtep: groups[vswitches[name].group] for name in names}
+        gateways = tuple(Gateway(g.ip.packed, _prefix(g.network)) for g in entry.gateway)
+        segment = Segment(
+            entry.name,
+            entry.vni,
+            entry.vrf,
+            gateways,
+            vteps,
+            entry.hop_neutral,
+            entry.multicast,
+        )
+        vrfs[entry.vrf].segments.append(segment)
+    for route in config.route:
+        vtep = remote[route.remote_leaf].vtep if route.remote_leaf else None
+        vrfs[route.vrf].routes.append(Route(_prefix(route.prefix), route.via, vtep))
+    return Topology(
+        router_mac(config.leaf),
+        list(vrfs.values()),
+        {leaf.vtep: leaf.router_mac for leaf in config.remote_leaf},
+    )
+
+
+class Change(NamedTuple):
+    """One difference between two configurations."""
+
+    verb: Literal["add", "remove", "change"]
+    kind: str
+    name: str
+
+
+class Plan(NamedTuple):
+    """What a reload changes, and what it cannot change."""
+
+    changes: list[Change]
+    needs_restart: list[str]
+
+
+def plan(old: Config, new: Config) -> Plan:
+    """Compute the difference between two configurations."""
+    needs_restart = [
+        f"leaf.{key.replace('_', '-')}"
+        for key in ("name", "vtep", "udp_port", "source_ports")
+        if getattr(old.leaf, key) != getattr(new.leaf, key)
+    ]
+    needs_restart += [
+        name for name in ("api", "limits", "timers") if getattr(old, name) != getattr(new, name)
+    ]
+    changes: list[Change] = []
+    if router_mac(old.leaf) != router_mac(new.leaf):
+        changes.append(Change("change", "router-mac", router_mac(new.leaf).hex(":")))
+    if old.log != new.log:
+        changes.append(Change("change", "log level", new.log.level))
+    for table in ("group", "vswitch", "remote_leaf", "vrf", "segment", "route", "binding"):
+        kind = table.replace("_", "-")
+        before, after = _named(getattr(old, table)), _named(getattr(new, table))
+        changes += [Change("remove", kind, name) for name in before if name not in after]
+        changes += [Change("add", kind, name) for name in after if name not in before]
+        changes += [
+            Change("change", kind, name)
+            for name in before
+            if name in after and before[name] != after[name]
+        ]
+    return Plan(changes, needs_restart)
+
+
+def _named(entries: Sequence[Settings]) -> dict[str, Settings]:
+    """Key entries by name; routes and bindings have none and are keyed by what they are for."""
+    named: dict[str, Settings] = {}
+    for entry in entries:
+        if isinstance(entry, RouteSettings):
+            named[f"{entry.vrf} {entry.prefix}"] = entry
+        elif isinstance(entry, BindingSettings):
+            named[f"{entry.segment} {ipaddress.ip_address(entry.address)}"] = entry
+        else:
+            named[str(getattr(entry, "name"))] = entry  # noqa: B009 - Settings has no name.
+    return named

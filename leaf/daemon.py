@@ -1,0 +1,118 @@
+"""The leaf as a process: owns the engine, applies reloads."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from vswitch.phy.udp import UdpTunnel
+from vswitch.service import log as logging
+from vswitch.service import settings
+from vswitch.service.daemon import Shell
+from vswitch.wire.vxlan import Vtep
+
+from . import config as configuration
+from .bindings import State, Timers
+from .config import Config, Plan
+from .engine import Engine
+from .slowpath import Limits
+from .topology import Segment
+
+
+class UnknownName(ValueError):
+    """The API was asked about something that is not configured."""
+
+
+class Daemon:
+    """One running leaf."""
+
+    def __init__(self, path: Path, config: Config, tunnel: UdpTunnel) -> None:
+        """Needs a running event loop."""
+        self.path = path
+        self.config = config
+        self.started = time.time()
+        self.log = logging.get(daemon="leaf", name=config.leaf.name)
+        limits, timers = config.limits, config.timers
+        self.engine = Engine(
+            configuration.topology(config),
+            tunnel,
+            time.monotonic,
+            timers=Timers(timers.confirm_after, timers.probe_interval, timers.probes),
+            limits=Limits(
+                limits.punts_per_second, limits.icmp_per_second, limits.gleans_per_second
+            ),
+            max_bindings=limits.bindings,
+        )
+        self.shell = Shell(self.engine, self.log)
+        self._learn_configured()
+        self.shell.watch(tunnel.fileno(), self.engine.pump_tunnel)
+
+    def segment(self, name: str) -> Segment:
+        """Return a segment by name. Raises UnknownName."""
+        for segment in self.config.segment:
+            if segment.name == name:
+                found = self.engine.slowpath.segment(segment.vni)
+                assert found is not None
+                return found
+        known = ", ".join(segment.name for segment in self.config.segment)
+        raise UnknownName(f"no segment {name!r}; there are: {known}")
+
+    def vswitch_name(self, vtep: str) -> str:
+        """Return the name of the peer at a VTEP, or the VTEP itself."""
+        names = {remote.vtep: remote.name for remote in self.config.remote_leaf}
+        names |= {vswitch.vtep: vswitch.name for vswitch in self.config.vswitch}
+        return names.get(Vtep(vtep), vtep)
+
+    def _learn_configured(self) -> None:
+        vteps = {vswitch.name: vswitch.vtep for vswitch in self.config.vswitch}
+        for binding in self.config.binding:
+            self.engine.send(
+                self.engine.slowpath.learn(
+                    self.segment(binding.segment),
+                    binding.address,
+                    binding.mac,
+                    vteps[binding.vswitch],
+                    time.monotonic(),
+                    configured=True,
+                )
+            )
+
+    async def reload(self) -> Plan:
+        """Read the file again and apply the difference. Raises SettingsError; then nothing was
+        changed. What needs a restart is reported and left as it was."""
+        new = settings.load(self.path, Config)
+        plan = configuration.plan(self.config, new)
+        kept = self.config
+        identity = kept.leaf.model_copy(update={"router_mac": new.leaf.router_mac})
+        self.config = new.model_copy(
+            update={
+                "leaf": identity,
+                "api": kept.api,
+                "limits": kept.limits,
+                "timers": kept.timers,
+            }
+        )
+        for change in plan.changes:
+            self.log.info("reload", change=change.verb, kind=change.kind, name=change.name)
+        if plan.changes:
+            self._rebuild(kept)
+        for key in plan.needs_restart:
+            self.log.warning("reload: needs a restart", key=key)
+        self.log.info("reloaded", changes=len(plan.changes))
+        return plan
+
+    def _rebuild(self, old: Config) -> None:
+        slowpath = self.engine.slowpath
+        lost = slowpath.replace_topology(configuration.topology(self.config))
+        if lost:
+            self.log.info("bindings without a place were removed", count=len(lost))
+        if old.binding != self.config.binding:
+            configured = [b for b in slowpath.bindings.all() if b.state is State.CONFIGURED]
+            slowpath.forget(configured)
+            self._learn_configured()
+        if old.log != self.config.log:
+            logging.configure(self.config.log.level)
+
+    def close(self) -> None:
+        """Release the tunnel."""
+        self.engine.tunnel.close()

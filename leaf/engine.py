@@ -1,0 +1,104 @@
+"""The leaf's engine: carries out the router's verdicts on what the tunnel has received.
+
+It is told when the tunnel is readable and when a deadline has come; it never waits. The tunnel
+comes in from outside, so a test runs the same engine on the memory twin and a virtual clock.
+
+A train is decided once and edited in place: a packet that is forwarded is never copied or parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vswitch.phy.tunnel import Inbox, Train, Tunnel
+from vswitch.wire import vxlan
+from vswitch.wire.vxlan import VXLAN_LEN
+
+from .bindings import Bindings, Timers
+from .router import Reason, Router, Verdict, rewrite
+from .slowpath import Limits, Send, SlowPath
+from .topology import Topology
+
+PUNTED = frozenset(
+    {
+        Reason.ARP,
+        Reason.RARP,
+        Reason.GATEWAY,
+        Reason.EXPIRED,
+        Reason.NO_ROUTE,
+        Reason.GLEAN,
+    }
+)
+"""The reasons that the slow path takes up."""
+
+
+class Engine:
+    """One leaf."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        tunnel: Tunnel,
+        clock: Callable[[], float],
+        *,
+        timers: Timers,
+        limits: Limits,
+        max_bindings: int,
+    ) -> None:
+        self.router = Router(topology)
+        bindings = Bindings(timers, max_bindings)
+        self.slowpath = SlowPath(topology, self.router, bindings, limits)
+        self.tunnel = tunnel
+        self.counts = dict.fromkeys(Reason, 0)
+        self.send_failed = 0
+        self._clock = clock
+        self._inbox = Inbox()
+
+    def pump_tunnel(self) -> None:
+        """Take what the tunnel has received and carry out its verdicts, a train at a time."""
+        inbox, decide, counts = self._inbox, self.router.decide, self.counts
+        self.tunnel.read(inbox)
+        now = self._clock()
+        for train in inbox.trains[: inbox.count]:
+            view = train.view[: train.length]
+            verdict = decide(train.source, view[: train.size])
+            counts[verdict.reason] += -(-train.length // train.size) if train.size else 1
+            if verdict.vtep is not None:
+                self._forward(verdict, train, view)
+            elif verdict.reason in PUNTED:
+                for packet in train.packets():
+                    self.send(self.slowpath.handle(verdict, train.source, packet, now))
+            elif verdict.reason is Reason.MULTICAST_REPLICATED:
+                self._replicate(verdict, train, view)
+        self.tunnel.flush()
+
+    def _forward(self, verdict: Verdict, train: Train, view: memoryview) -> None:
+        flow = vxlan.flow_hash(view[VXLAN_LEN : train.size])
+        for at in range(0, train.length, train.size):
+            rewrite(view[at : at + train.size], verdict)
+        assert verdict.vtep is not None
+        if not self.tunnel.send_train(verdict.vtep, flow, view, train.size):
+            self.send_failed += 1
+
+    def _replicate(self, verdict: Verdict, train: Train, view: memoryview) -> None:
+        """One copy to each other vswitch of the segment; the frames stay as they are."""
+        assert verdict.segment is not None
+        flow = vxlan.flow_hash(view[VXLAN_LEN : train.size])
+        for vtep in verdict.segment.vteps:
+            if vtep != train.source and not self.tunnel.send_train(vtep, flow, view, train.size):
+                self.send_failed += 1
+
+    def send(self, sends: list[Send]) -> None:
+        """Send what the slow path has to say."""
+        for vtep, packet in sends:
+            if not self.tunnel.send(vtep, vxlan.flow_hash(packet[VXLAN_LEN:]), packet):
+                self.send_failed += 1
+
+    def tick(self, now: float) -> None:
+        """Do what is due by `now`."""
+        self.send(self.slowpath.tick(now))
+        self.tunnel.flush()
+
+    def deadline(self) -> float | None:
+        """Say when `tick` wants to be called next."""
+        return self.slowpath.deadline()

@@ -1,0 +1,353 @@
+"""THE decision of the leaf: where a packet goes, what is done to it, and why.
+
+Theory of operation. `decide` takes a VXLAN packet as the tunnel received it and looks, in the order
+in which `STEPS` is written, for the first rule that applies. It reads the outer source, the VNI,
+three fields of the Ethernet header and, for IP to a gateway MAC, the IP header; nothing is copied
+or parsed further. It does no I/O, reads no clock and changes nothing.
+
+Forwarding is by IP only. The leaf keeps no MACs of remote hosts and floods nothing: a unicast frame
+to any MAC but a gateway's is dropped, since the vswitch should have rewritten it.
+
+A verdict that forwards holds the 20 bytes that the packet leaves with: the VXLAN header and both
+MACs. They are built when a binding changes; per packet, `rewrite` copies them over the old ones and
+takes one off the TTL, in place. A train is decided once, by its first packet (the tunnel has made
+sure that its packets belong together), and every packet of it is rewritten.
+
+What must be answered or asked (ARP, ICMP, gleaning) is only named here; the slow path does it,
+behind its policer.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from struct import Struct
+from typing import Final, NamedTuple
+
+from vswitch.service.steps import Step
+from vswitch.wire import checksum, ethernet, ipv4, vxlan
+from vswitch.wire.ethernet import Buffer, Mac
+from vswitch.wire.vxlan import VXLAN_LEN, Vni, Vtep
+
+from .bindings import Binding
+from .fib import Fib, Prefix
+from .topology import Segment, Topology, Vrf
+
+
+class Reason(StrEnum):
+    """Why a packet went where it went. Closed: it names the counters, the tests and `trace`."""
+
+    NOT_A_PEER = "not_a_peer"
+    """The outer source address is neither a configured vswitch's nor a remote leaf's."""
+    BAD_VXLAN = "bad_vxlan"
+    """Shorter than a VXLAN header, or the I flag is clear."""
+    UNKNOWN_VNI = "unknown_vni"
+    """No segment and no VRF has this VNI."""
+    WRONG_SEGMENT = "wrong_segment"
+    """The sender is a peer, but this VNI is not on it."""
+    RUNT = "runt"
+    """Shorter than an Ethernet header."""
+    GROUP_SOURCE = "group_source"
+    """The inner source MAC is a group address."""
+    ARP = "arp"
+    """To the ARP rules."""
+    RARP = "rarp"
+    """A guest says where it is."""
+    MULTICAST_DROPPED = "multicast_dropped"
+    """Any other group destination: it ends here."""
+    MULTICAST_REPLICATED = "multicast_replicated"
+    """The segment has multicast = "replicate": to its other vswitches."""
+    FOREIGN_MAC = "foreign_mac"
+    """Unicast to a MAC that is not the gateway's: what a plain fabric does to a moved guest's
+    frames where the vswitch does not rewrite them."""
+    NOT_IP = "not_ip"
+    """To the gateway's MAC, but neither IPv4 nor ARP."""
+    BAD_IP_HEADER = "bad_ip_header"
+    """Version, length or checksum of the IPv4 header is wrong (RFC 1812 section 5.2.2)."""
+    MARTIAN = "martian"
+    """A source or destination that no router may forward (RFC 1812 section 5.3.7)."""
+    GATEWAY = "gateway"
+    """To a gateway address: ICMP echo is answered."""
+    NO_ROUTE = "no_route"
+    """No prefix holds the destination: ICMP unreachable."""
+    GLEAN = "glean"
+    """In a subnet of ours, but without a binding: the segment is asked."""
+    BRIDGED = "bridged"
+    """Inside its own segment, which is hop-neutral: forwarded with its TTL."""
+    EXPIRED = "expired"
+    """The TTL is used up: ICMP time exceeded."""
+    LOOP = "loop"
+    """The next hop is the remote leaf that it came from."""
+    ROUTED = "routed"
+    """Forwarded, with the TTL one less."""
+
+
+STEPS: Final = (
+    Step("is the sender a configured peer", (Reason.NOT_A_PEER,)),
+    Step("is the VXLAN header valid", (Reason.BAD_VXLAN,)),
+    Step("is the VNI one of ours", (Reason.UNKNOWN_VNI,)),
+    Step("is this VNI on the sender", (Reason.WRONG_SEGMENT,)),
+    Step("is the frame long enough for its header", (Reason.RUNT,)),
+    Step("is the source one station", (Reason.GROUP_SOURCE,)),
+    Step("is it ARP or RARP", (Reason.ARP, Reason.RARP)),
+    Step("is the destination a group", (Reason.MULTICAST_DROPPED, Reason.MULTICAST_REPLICATED)),
+    Step("is the destination a gateway MAC", (Reason.FOREIGN_MAC,)),
+    Step("is it IPv4", (Reason.NOT_IP,)),
+    Step("is the IP header sound", (Reason.BAD_IP_HEADER,)),
+    Step("are source and destination hosts", (Reason.MARTIAN,)),
+    Step("is it to the gateway itself", (Reason.GATEWAY,)),
+    Step("is there a route", (Reason.NO_ROUTE,)),
+    Step("is the next hop bound", (Reason.GLEAN,)),
+    Step("does it stay inside a hop-neutral segment", (Reason.BRIDGED,)),
+    Step("is its TTL more than one", (Reason.EXPIRED,)),
+    Step("does it go on to somewhere else", (Reason.LOOP, Reason.ROUTED)),
+)
+
+
+class Verdict(NamedTuple):
+    """Where a packet goes (no VTEP: nowhere), with what in front, and why."""
+
+    reason: Reason
+    vtep: Vtep | None = None
+    header: bytes | None = None
+    """20 bytes: the VXLAN header, destination MAC, source MAC."""
+    segment: Segment | None = None
+    """Of GLEAN: the segment to ask. Of all that came from a segment and is not forwarded: that."""
+    ask: bytes | None = None
+    """Of GLEAN: the address to ask for, where it is not the destination's own."""
+
+
+class Entry(NamedTuple):
+    """What the FIB holds for an address: the verdict, ready to be returned."""
+
+    verdict: Verdict
+    bridged: Verdict | None = None
+    """For packets from the same, hop-neutral segment."""
+    vni: Vni | None = None
+    """The segment of the destination; none for a remote leaf's."""
+    via: bytes | None = None
+    """The guest that routes this prefix; `verdict` is for the time when it has no binding."""
+
+
+class _Domain:
+    """What a decision needs of one VNI, worked out beforehand."""
+
+    __slots__ = ("arp", "fib", "macs", "multicast", "rarp", "segment", "vni", "vteps")
+
+    def __init__(
+        self,
+        vni: Vni,
+        fib: Fib[Entry],
+        vteps: frozenset[Vtep],
+        macs: frozenset[Mac],
+        segment: Segment | None,
+    ) -> None:
+        self.vni = vni
+        self.fib = fib
+        self.vteps = vteps
+        self.macs = macs
+        self.segment = segment
+        replicates = segment is not None and segment.multicast == "replicate"
+        self.multicast = Verdict(
+            Reason.MULTICAST_REPLICATED if replicates else Reason.MULTICAST_DROPPED,
+            segment=segment,
+        )
+        # Between leaves there is no ARP: it counts as what it is, a group frame.
+        self.arp = Verdict(Reason.ARP, segment=segment) if segment else self.multicast
+        self.rarp = Verdict(Reason.RARP, segment=segment) if segment else self.multicast
+
+
+_NOT_A_PEER = Verdict(Reason.NOT_A_PEER)
+_BAD_VXLAN = Verdict(Reason.BAD_VXLAN)
+_UNKNOWN_VNI = Verdict(Reason.UNKNOWN_VNI)
+_WRONG_SEGMENT = Verdict(Reason.WRONG_SEGMENT)
+_RUNT = Verdict(Reason.RUNT)
+_GROUP_SOURCE = Verdict(Reason.GROUP_SOURCE)
+_FOREIGN_MAC = Verdict(Reason.FOREIGN_MAC)
+_NOT_IP = Verdict(Reason.NOT_IP)
+_BAD_IP_HEADER = Verdict(Reason.BAD_IP_HEADER)
+_MARTIAN = Verdict(Reason.MARTIAN)
+_GATEWAY = Verdict(Reason.GATEWAY)
+_NO_ROUTE = Verdict(Reason.NO_ROUTE)
+_EXPIRED = Verdict(Reason.EXPIRED)
+_LOOP = Verdict(Reason.LOOP)
+
+IP_AT: Final = VXLAN_LEN + ethernet.HEADER_LEN
+"""Where the inner IP header stands in a VXLAN packet."""
+_TTL_AT: Final = VXLAN_LEN + ipv4.TTL_AT
+_CHECKSUM_AT: Final = VXLAN_LEN + ipv4.CHECKSUM_AT
+_SOURCE_AT: Final = VXLAN_LEN + ipv4.SOURCE_AT
+_DESTINATION_AT: Final = VXLAN_LEN + ipv4.DESTINATION_AT
+_U16: Final = Struct("!H")
+HEADER_LEN: Final = VXLAN_LEN + 12
+"""What a forwarding verdict puts in front: the VXLAN header and both MACs."""
+
+MARTIANS: Final = ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3")
+"""Destinations that are no hosts: this network, loopback, multicast and all above (RFC 6890)."""
+
+
+class Router:
+    """The tables of one leaf, and its decision."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        self._peers: frozenset[Vtep] = frozenset()
+        self._domains: dict[int, _Domain] = {}
+        self._fibs: dict[str, Fib[Entry]] = {}
+        self.set_topology(topology)
+
+    # -- deciding ------------------------------------------------------------------------------
+
+    def decide(self, source: Vtep, packet: Buffer) -> Verdict:
+        """Say where a VXLAN `packet` from the VTEP `source` goes. Changes nothing."""
+        if source not in self._peers:
+            return _NOT_A_PEER
+        length = len(packet)
+        if length < VXLAN_LEN or not packet[0] & vxlan.VALID_VNI:
+            return _BAD_VXLAN
+        domain = self._domains.get(packet[4] << 16 | packet[5] << 8 | packet[6])
+        if domain is None:
+            return _UNKNOWN_VNI
+        if source not in domain.vteps:
+            return _WRONG_SEGMENT
+        if length < IP_AT:
+            return _RUNT
+        destination, mac, ethertype = ethernet.HEADER.unpack_from(packet, VXLAN_LEN)
+        if mac[0] & 1:
+            return _GROUP_SOURCE
+
+        own = destination in domain.macs
+        if own or destination[0] & 1:
+            if ethertype == ethernet.ARP:
+                return domain.arp
+            if ethertype == ethernet.RARP:
+                return domain.rarp
+        if destination[0] & 1:
+            return domain.multicast
+        if not own:
+            return _FOREIGN_MAC
+        if ethertype != ethernet.IPV4:
+            return _NOT_IP
+        if not ipv4.is_sound(packet[IP_AT:]):
+            return _BAD_IP_HEADER
+        return self._route(domain, source, packet)
+
+    def _route(self, domain: _Domain, source: Vtep, packet: Buffer) -> Verdict:
+        first = packet[_SOURCE_AT]
+        if first == 127 or first >= 224:
+            return _MARTIAN
+        fib = domain.fib
+        entry = fib.lookup(bytes(packet[_DESTINATION_AT : _DESTINATION_AT + 4]))
+        if entry is None:
+            return _NO_ROUTE
+        if entry.via is not None:
+            entry = fib.hosts.get(entry.via, entry)
+        verdict = entry.verdict
+        if verdict.vtep is None:
+            return verdict
+        if entry.bridged is not None and entry.vni == domain.vni:
+            return entry.bridged
+        if packet[_TTL_AT] <= 1:
+            return _EXPIRED
+        if entry.vni is None and verdict.vtep == source:
+            return _LOOP
+        return verdict
+
+    def segment_of(self, packet: Buffer) -> Segment | None:
+        """Return the segment that a sound packet came from; none for a VRF's own VNI."""
+        domain = self._domains.get(packet[4] << 16 | packet[5] << 8 | packet[6])
+        return domain.segment if domain else None
+
+    # -- topology ------------------------------------------------------------------------------
+
+    def set_topology(self, topology: Topology) -> None:
+        """Start anew with this topology and without bindings."""
+        self._topology = topology
+        shared = topology.shared_macs
+        remote = frozenset(topology.remote_leaves)
+        vswitches = {vtep for segment in topology.segments for vtep in segment.vteps}
+        self._peers = remote | vswitches
+        self._domains, self._fibs = {}, {}
+        for vrf in topology.vrfs:
+            fib = self._fibs[vrf.name] = Fib(32)
+            router_mac = frozenset({topology.router_mac})
+            self._domains[vrf.vni] = _Domain(vrf.vni, fib, remote, router_mac, None)
+            for segment in vrf.segments:
+                vteps = frozenset(segment.vteps)
+                macs = shared | router_mac
+                self._domains[segment.vni] = _Domain(segment.vni, fib, vteps, macs, segment)
+            fib.set_prefixes((p.prefix, p.entry) for p in self._prefixes(vrf))
+            for gateway in (g for segment in vrf.segments for g in segment.gateways):
+                fib.hosts[gateway.address] = Entry(_GATEWAY)
+
+    def _prefixes(self, vrf: Vrf) -> list[_PrefixEntry]:
+        entries = [_PrefixEntry.parse(text, Entry(_MARTIAN)) for text in MARTIANS]
+        for segment in vrf.segments:
+            glean = Entry(Verdict(Reason.GLEAN, segment=segment))
+            for gateway in segment.gateways:
+                entries += _connected(gateway.prefix, glean)
+        for route in vrf.routes:
+            if route.via is not None:
+                asked = self._segment_of_address(vrf, route.via)
+                verdict = Verdict(Reason.GLEAN, segment=asked, ask=route.via)
+                entries.append(_PrefixEntry(route.prefix, Entry(verdict, via=route.via)))
+            else:
+                assert route.vtep is not None
+                mac = self._topology.remote_leaves[route.vtep]
+                header = vxlan.header(vrf.vni) + mac + self._topology.router_mac
+                verdict = Verdict(Reason.ROUTED, route.vtep, header)
+                entries.append(_PrefixEntry(route.prefix, Entry(verdict)))
+        return entries
+
+    @staticmethod
+    def _segment_of_address(vrf: Vrf, address: bytes) -> Segment:
+        for segment in vrf.segments:
+            if segment.gateway_for(address) is not None:
+                return segment
+        raise ValueError("a static route's `via` is in no subnet of its VRF")  # Checked before.
+
+    def fib(self, vrf: str) -> Fib[Entry]:
+        """Return a VRF's table, for `show`."""
+        return self._fibs[vrf]
+
+    def bind(self, segment: Segment, binding: Binding) -> None:
+        """Enter a binding's host route."""
+        group = segment.vteps[binding.vtep]
+        header = vxlan.header(segment.vni) + binding.mac + group.shared_mac
+        bridged = Verdict(Reason.BRIDGED, binding.vtep, header) if segment.hop_neutral else None
+        verdict = Verdict(Reason.ROUTED, binding.vtep, header)
+        self._fibs[segment.vrf].hosts[binding.address] = Entry(verdict, bridged, segment.vni)
+
+    def unbind(self, segment: Segment, address: bytes) -> None:
+        """Remove a host route."""
+        self._fibs[segment.vrf].hosts.pop(address, None)
+
+
+class _PrefixEntry(NamedTuple):
+    prefix: Prefix
+    entry: Entry
+
+    @classmethod
+    def parse(cls, text: str, entry: Entry) -> _PrefixEntry:
+        address, length = text.split("/")
+        network = int.from_bytes(bytes(int(part) for part in address.split(".")), "big")
+        return cls(Prefix(network, int(length)), entry)
+
+
+def _connected(prefix: Prefix, glean: Entry) -> list[_PrefixEntry]:
+    """A subnet, and in it the two addresses that are no host's (RFC 1812 section 4.2.3.1)."""
+    entries = [_PrefixEntry(prefix, glean)]
+    if prefix.length <= 30:
+        last = prefix.network + (1 << (32 - prefix.length)) - 1
+        entries += [_PrefixEntry(Prefix(at, 32), Entry(_MARTIAN)) for at in (prefix.network, last)]
+    return entries
+
+
+def rewrite(packet: memoryview | bytearray, verdict: Verdict) -> None:
+    """Make a packet that `verdict` forwards ready to leave: headers, TTL, checksum, in place."""
+    assert verdict.header is not None
+    packet[:HEADER_LEN] = verdict.header
+    if verdict.reason is Reason.BRIDGED:
+        return
+    packet[_TTL_AT] -= 1
+    (before,) = _U16.unpack_from(packet, _CHECKSUM_AT)
+    _U16.pack_into(packet, _CHECKSUM_AT, checksum.after_ttl_decrement(before))

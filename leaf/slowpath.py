@@ -1,0 +1,346 @@
+"""The slow path: all that the leaf answers, asks and learns.
+
+The engine forwards; what the router only names (ARP, RARP, ICMP, gleaning) comes here, behind a
+token bucket per VTEP, so that a guest that floods ARP can starve neither forwarding nor the guests
+of other hosts. This is a core without I/O: input with the time goes in (`handle`, `tick`), packets
+to be sent come out, `deadline` says when it wants to be woken. It alone changes bindings, and
+carries every change over into the router's FIB.
+
+Formats are parsed by dpkt, which on hostile input may raise anything: that is caught here and
+counted, and never ends more than the one packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from vswitch.service.policer import Policer
+from vswitch.wire import arp, ethernet, vxlan
+from vswitch.wire.arp import Message
+from vswitch.wire.ethernet import Mac
+from vswitch.wire.vxlan import VXLAN_LEN, Vni, Vtep
+
+from . import arp as arp_rules
+from . import icmp
+from .bindings import Binding, Bindings, News, Outcome
+from .conflict import Conflicts
+from .glean import Failed, Gleaner, Held, Key
+from .glean import Outcome as GleanOutcome
+from .router import Reason, Router, Verdict, rewrite
+from .topology import Segment, Topology
+
+EVENTS = {
+    "punts_policed": "packets for the slow path beyond the rate of their VTEP",
+    "punts_failed": "packets that the slow path could not parse",
+    "icmp_sent": "ICMP answers and errors sent",
+    "icmp_policed": "ICMP answers and errors beyond the rate of their VTEP",
+    "icmp_silent": "packets about which no ICMP may be or could be sent",
+    "arp_answers": "ARP answers sent",
+    "arp_questions": "ARP questions sent, to glean and to confirm",
+    "released": "held packets that went on",
+}
+
+
+class Send(NamedTuple):
+    """A packet to be sent."""
+
+    vtep: Vtep
+    packet: bytes
+
+
+class Limits(NamedTuple):
+    """Rates per second; each may also come at once."""
+
+    punts: float = 2000.0
+    """Packets per VTEP. At 30 us each that is 6 % of a core."""
+    icmp: float = 500.0
+    """ICMP answers and errors per VTEP."""
+    gleans: float = 500.0
+    """New addresses asked for, over all."""
+
+
+class SlowPath:
+    """What the leaf knows and says beyond forwarding."""
+
+    def __init__(
+        self, topology: Topology, router: Router, bindings: Bindings, limits: Limits
+    ) -> None:
+        self.bindings = bindings
+        self.gleaner = Gleaner(limits.gleans)
+        self.arp_counts = dict.fromkeys(arp_rules.Reason, 0)
+        self.binding_counts = dict.fromkeys(Outcome, 0)
+        self.glean_counts = dict.fromkeys(GleanOutcome, 0)
+        self.events = dict.fromkeys(EVENTS, 0)
+        self._router = router
+        self._topology = topology
+        self._segments = {segment.vni: segment for segment in topology.segments}
+        self._punts = Policer(limits.punts, limits.punts)
+        self._icmp = Policer(limits.icmp, limits.icmp)
+        self._conflicts = Conflicts()
+
+    # -- packets -------------------------------------------------------------------------------
+
+    def handle(
+        self, verdict: Verdict, source: Vtep, packet: memoryview | bytes, now: float
+    ) -> list[Send]:
+        """Do what the router's verdict about a packet from `source` calls for."""
+        if not self._punts.take(source, now):
+            self.events["punts_policed"] += 1
+            return []
+        try:
+            return self._dispatch(verdict, source, packet, now)
+        except Exception:
+            # Whatever a parser raises on hostile input ends this packet and nothing else.
+            self.events["punts_failed"] += 1
+            return []
+
+    def _dispatch(
+        self, verdict: Verdict, source: Vtep, packet: memoryview | bytes, now: float
+    ) -> list[Send]:
+        match verdict.reason:
+            case Reason.ARP:
+                assert verdict.segment is not None
+                return self._on_arp(verdict.segment, source, packet, now)
+            case Reason.RARP:
+                assert verdict.segment is not None
+                return self._on_rarp(verdict.segment, source, packet, now)
+            case Reason.GATEWAY | Reason.EXPIRED | Reason.NO_ROUTE:
+                return self._say(verdict.reason, source, packet, now)
+            case Reason.GLEAN:
+                return self._glean(verdict, source, packet, now)
+        return []
+
+    def _on_arp(
+        self, segment: Segment, source: Vtep, packet: memoryview | bytes, now: float
+    ) -> list[Send]:
+        frame = packet[VXLAN_LEN:]
+        message = arp.parse(frame)
+        verdict = arp_rules.decide(
+            segment,
+            source,
+            Mac(bytes(frame[:6])),
+            Mac(bytes(frame[6:12])),
+            message,
+            lambda address: self.bindings.get(segment.vni, address),
+        )
+        self.arp_counts[verdict.reason] += 1
+        if message is None or verdict.reason not in arp_rules.BELIEVED:
+            return []
+        sends = self._learn_sender(segment, source, message, now)
+        if verdict.reason in arp_rules.ANSWERED:
+            sends.append(self._answer(segment, source, message))
+        elif verdict.reason is arp_rules.Reason.UNKNOWN:
+            sends += self._want((segment.vni, message.target_ip), None, now)
+        elif verdict.reason is arp_rules.Reason.CONFLICT and verdict.bound is not None:
+            self._conflicts.wait(segment.vni, message.target_ip, source, message.sender_mac, now)
+            self.bindings.probe_now(verdict.bound, now)
+        return sends
+
+    def _learn_sender(
+        self, segment: Segment, source: Vtep, message: Message, now: float
+    ) -> list[Send]:
+        """A believed sender is where it speaks from; so are all other addresses of its MAC."""
+        mac, address = message.sender_mac, message.sender_ip
+        if address == bytes(4):
+            self._apply(self.bindings.arrived(segment.vni, mac, source, now))
+            return []
+        return self.learn(segment, address, mac, source, now)
+
+    def _on_rarp(
+        self, segment: Segment, source: Vtep, packet: memoryview | bytes, now: float
+    ) -> list[Send]:
+        frame = packet[VXLAN_LEN:]
+        message = arp.parse(frame)
+        if message is None or message.sender_mac != bytes(frame[6:12]):
+            self.events["punts_failed"] += 1
+            return []
+        self._apply(self.bindings.arrived(segment.vni, message.sender_mac, source, now))
+        return []
+
+    def _answer(self, segment: Segment, source: Vtep, message: Message) -> Send:
+        shared_mac = segment.vteps[source].shared_mac
+        self.events["arp_answers"] += 1
+        frame = arp.reply(shared_mac, message.target_ip, message.sender_mac, message.sender_ip)
+        return Send(source, vxlan.header(segment.vni) + frame)
+
+    def _say(
+        self, reason: Reason, source: Vtep, packet: memoryview | bytes, now: float
+    ) -> list[Send]:
+        """Answer a packet by ICMP: the echo, or the error that `reason` stands for."""
+        segment = self._router.segment_of(packet)
+        if segment is None:
+            self.events["icmp_silent"] += 1  # From another leaf, which has no gateway address.
+            return []
+        if not self._icmp.take(source, now):
+            self.events["icmp_policed"] += 1
+            return []
+        shared_mac = segment.vteps[source].shared_mac
+        if reason is Reason.GATEWAY:
+            frame = icmp.answer(segment, shared_mac, packet)
+        else:
+            frame = icmp.error(reason, segment, shared_mac, packet)
+        if frame is None:
+            self.events["icmp_silent"] += 1
+            return []
+        self.events["icmp_sent"] += 1
+        return [Send(source, vxlan.header(segment.vni) + frame)]
+
+    # -- gleaning ------------------------------------------------------------------------------
+
+    def _glean(
+        self, verdict: Verdict, source: Vtep, packet: memoryview | bytes, now: float
+    ) -> list[Send]:
+        assert verdict.segment is not None
+        at = VXLAN_LEN + ethernet.HEADER_LEN + 16
+        address = verdict.ask or bytes(packet[at : at + 4])
+        held = Held(source, bytes(packet))
+        sends = self._want((verdict.segment.vni, address), held, now)
+        if self.gleaner.is_negative((verdict.segment.vni, address), now):
+            sends += self._say(Reason.GLEAN, source, packet, now)
+        return sends
+
+    def _want(self, key: Key, held: Held | None, now: float) -> list[Send]:
+        outcome = self.gleaner.want(key, now, held)
+        self.glean_counts[outcome] += 1
+        return self._ask_segment(key) if outcome is GleanOutcome.ASKED else []
+
+    def _ask_segment(self, key: Key) -> list[Send]:
+        """Ask for an address at every vswitch of its segment."""
+        segment = self._segments.get(key[0])
+        gateway = segment.gateway_for(key[1]) if segment else None
+        if segment is None or gateway is None:
+            return []  # The topology has changed meanwhile.
+        header = vxlan.header(segment.vni)
+        self.events["arp_questions"] += len(segment.vteps)
+        return [
+            Send(vtep, header + arp.request(group.shared_mac, gateway.address, key[1]))
+            for vtep, group in segment.vteps.items()
+        ]
+
+    def _give_up(self, failed: Failed, now: float) -> list[Send]:
+        self.glean_counts[GleanOutcome.UNANSWERED] += 1
+        sends = []
+        for held in failed.held:
+            sends += self._say(Reason.GLEAN, held.source, held.packet, now)
+        return sends
+
+    def _release(self, held: list[Held]) -> list[Send]:
+        """Decide held packets again, now that there is a binding."""
+        sends = []
+        for source, packet in held:
+            verdict = self._router.decide(source, packet)
+            if verdict.vtep is not None:
+                self.events["released"] += 1
+                ready = bytearray(packet)
+                rewrite(ready, verdict)
+                sends.append(Send(verdict.vtep, bytes(ready)))
+        return sends
+
+    # -- bindings ------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        segment: Segment,
+        address: bytes,
+        mac: Mac,
+        vtep: Vtep,
+        now: float,
+        *,
+        sequence: int | None = None,
+        configured: bool = False,
+    ) -> list[Send]:
+        """Take in where an address is; send on what waited for it."""
+        news = self.bindings.learn(
+            segment.vni, address, mac, vtep, now, sequence=sequence, configured=configured
+        )
+        self._apply(news)
+        if news.outcome in (Outcome.STALE, Outcome.PINNED, Outcome.FULL):
+            return []
+        sends = []
+        held = self.gleaner.resolved((segment.vni, address))
+        if held is not None:
+            self.glean_counts[GleanOutcome.RESOLVED] += 1
+            sends += self._release(held)
+        prober = self._conflicts.owner_is_alive(segment.vni, address, now)
+        if prober is not None and prober.mac != mac and prober.vtep in segment.vteps:
+            self.events["arp_answers"] += 1
+            frame = arp.reply(segment.vteps[prober.vtep].shared_mac, address, prober.mac, bytes(4))
+            sends.append(Send(prober.vtep, vxlan.header(segment.vni) + frame))
+        return sends
+
+    def withdraw(self, segment: Segment, mac: Mac, vtep: Vtep, sequence: int | None = None) -> News:
+        """Take in that a MAC has left a VTEP."""
+        news = self.bindings.withdraw(segment.vni, mac, vtep, sequence=sequence)
+        self.binding_counts[news.outcome] += 1
+        for binding in news.changed:
+            self._router.unbind(segment, binding.address)
+        return news
+
+    def _apply(self, news: News) -> None:
+        self.binding_counts[news.outcome] += 1
+        for binding in news.changed:
+            self._router.bind(self._segments[binding.segment], binding)
+
+    def replace_topology(self, topology: Topology) -> list[Binding]:
+        """Serve a new topology; keep the bindings that have a place in it, return the others."""
+        self._topology = topology
+        self._segments = {segment.vni: segment for segment in topology.segments}
+        self._router.set_topology(topology)
+        lost = []
+        for binding in self.bindings.all():
+            segment = self._segments.get(binding.segment)
+            if (
+                segment is not None
+                and binding.vtep in segment.vteps
+                and segment.gateway_for(binding.address) is not None
+                and not segment.is_gateway(binding.address)
+            ):
+                self._router.bind(segment, binding)
+            else:
+                self.bindings.forget(binding)
+                lost.append(binding)
+        return lost
+
+    def forget(self, bindings: Iterable[Binding]) -> None:
+        """Remove bindings that are not wanted any more."""
+        for binding in bindings:
+            self.bindings.forget(binding)
+            segment = self._segments.get(binding.segment)
+            if segment is not None:
+                self._router.unbind(segment, binding.address)
+
+    def segment(self, vni: Vni) -> Segment | None:
+        """Return a segment by its VNI."""
+        return self._segments.get(vni)
+
+    # -- time ----------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Send]:
+        """Do what is due by `now`."""
+        sends = []
+        due = self.bindings.due(now)
+        for binding in due.expired:
+            self.binding_counts[Outcome.EXPIRED] += 1
+            self._router.unbind(self._segments[binding.segment], binding.address)
+        for binding in due.probe:
+            segment = self._segments[binding.segment]
+            gateway = segment.gateway_for(binding.address)
+            if gateway is not None:
+                shared_mac = segment.vteps[binding.vtep].shared_mac
+                question = arp.request(
+                    shared_mac, gateway.address, binding.address, destination=binding.mac
+                )
+                self.events["arp_questions"] += 1
+                sends.append(Send(binding.vtep, vxlan.header(segment.vni) + question))
+        asking = self.gleaner.due(now)
+        for key in asking.ask:
+            sends += self._ask_segment(key)
+        for failed in asking.failed:
+            sends += self._give_up(failed, now)
+        return sends
+
+    def deadline(self) -> float | None:
+        """Say when `tick` wants to be called next."""
+        times = (self.bindings.deadline(), self.gleaner.deadline())
+        return min((t for t in times if t is not None), default=None)

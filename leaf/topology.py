@@ -1,0 +1,100 @@
+"""What the configuration fixes: groups, vswitches, VRFs, segments, in the form decisions use.
+
+It is built once from the configuration, and again at a reload; nothing here changes by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from vswitch.wire.ethernet import Mac
+from vswitch.wire.vxlan import Vni, Vtep
+
+from .fib import Prefix
+
+
+class Group(NamedTuple):
+    """The vswitches that share one shared MAC."""
+
+    name: str
+    shared_mac: Mac
+
+
+class Gateway(NamedTuple):
+    """A gateway address and the subnet that it serves."""
+
+    address: bytes
+    prefix: Prefix
+
+    def serves(self, address: bytes) -> bool:
+        """Say whether a guest may have `address`: in the subnet, not its first or last (IPv4)."""
+        host_bits = len(self.address) * 8 - self.prefix.length
+        offset = int.from_bytes(address, "big") - self.prefix.network
+        if len(address) == 4 and host_bits > 1:  # A /31 has no broadcast address (RFC 3021).
+            return 0 < offset < (1 << host_bits) - 1
+        return 0 <= offset < 1 << host_bits
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """One broadcast domain."""
+
+    name: str
+    vni: Vni
+    vrf: str
+    gateways: tuple[Gateway, ...]
+    vteps: dict[Vtep, Group]
+    """The vswitches that this segment is on, and the group of each."""
+    hop_neutral: bool = False
+    multicast: Literal["drop", "replicate"] = "drop"
+
+    def gateway_for(self, address: bytes) -> Gateway | None:
+        """Return the gateway whose subnet holds `address`, or None."""
+        for gateway in self.gateways:
+            if len(gateway.address) == len(address) and gateway.serves(address):
+                return gateway
+        return None
+
+    def is_gateway(self, address: bytes) -> bool:
+        """Say whether `address` is one of our own here."""
+        return any(gateway.address == address for gateway in self.gateways)
+
+
+class Route(NamedTuple):
+    """A static route: to a guest that routes (`via`) or to a remote leaf."""
+
+    prefix: Prefix
+    via: bytes | None = None
+    vtep: Vtep | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Vrf:
+    """One tenant's routing domain."""
+
+    name: str
+    vni: Vni
+    segments: list[Segment] = field(default_factory=list)
+    routes: list[Route] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Topology:
+    """Everything the leaf serves."""
+
+    router_mac: Mac
+    vrfs: list[Vrf]
+    remote_leaves: dict[Vtep, Mac]
+    """Remote leaves and their router MACs."""
+
+    @property
+    def segments(self) -> list[Segment]:
+        return [segment for vrf in self.vrfs for segment in vrf.segments]
+
+    @property
+    def shared_macs(self) -> frozenset[Mac]:
+        """Every shared MAC that a segment's vswitches use."""
+        return frozenset(
+            group.shared_mac for segment in self.segments for group in segment.vteps.values()
+        )
