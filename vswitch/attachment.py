@@ -1,11 +1,17 @@
 """Attachments: what the vswitch knows of its guests, and how they arrive, move and leave.
 
-     absent --stage--> STAGED --first frame of the guest, or activate--> ACTIVE --detach--> absent
-                          \\--detach (abort)--> absent
+     absent --stage--> STAGED --first frame of the guest, or activate--> ACTIVE
+                          \\--detach (abort)--> absent                     |  ^
+                                                                  suspend |  | activate
+                                                                          v  |
+                                                        absent <--detach-- DEPARTING
 
 STAGED is the target of a migration before the guest runs there: the port exists and its MACs are
 known, but nothing is delivered and nothing is announced. ACTIVE begins on `attach` (cold start: at
-once), on the first frame from one of the guest's own MACs, or on `activate`.
+once), on the first frame from one of the guest's own MACs, or on `activate`. DEPARTING is a guest
+that is leaving: nothing is delivered to it any more (a frame for it is a miss, and so finds it
+where it is now), but what it has sent is still forwarded. Every detach passes through it, for as
+long as it takes to put the port out of service.
 
 One attachment holds every MAC and every address of a guest, so they always move together.
 
@@ -44,6 +50,7 @@ class State(StrEnum):
 
     STAGED = "staged"
     ACTIVE = "active"
+    DEPARTING = "departing"
 
 
 @dataclass(slots=True)
@@ -139,6 +146,16 @@ class Attachments:
             self._check_macs(attachment)
         attachment.sequence = self._next_sequence(guest, sequence)
         self._enter(attachment, State.ACTIVE, now)
+        return attachment
+
+    def suspend(self, guest: str, now: float, sequence: int | None = None) -> Attachment:
+        """Deliver nothing more to a guest, which is about to go; its sequence stays.
+
+        Raises UnknownGuest or StaleSequence.
+        """
+        attachment = self.get(guest)
+        self._check_sequence(guest, sequence)
+        self._enter(attachment, State.DEPARTING, now)
         return attachment
 
     def detach(self, guest: str, sequence: int | None = None) -> Attachment:

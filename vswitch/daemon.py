@@ -141,6 +141,10 @@ class Daemon:
 
     async def detach(self, guest: str, sequence: int | None = None) -> Attachment:
         """Let a guest go and close its device. Raises AttachmentError."""
+        leaving = self.engine.suspend(guest, sequence)
+        # Until its queue is out of service the port is still read, so that a guest which has just
+        # moved to another queue loses nothing of what it had put into this one.
+        await asyncio.to_thread(leaving.park, True)
         attachment, port = self.engine.detach(guest, sequence)
         self._unwatch(attachment.port)
         await asyncio.to_thread(port.close)

@@ -204,6 +204,12 @@ class Engine:
         self._announce_arrival(attachment)
         return attachment
 
+    def suspend(self, guest: str, sequence: int | None = None) -> Port:
+        """Deliver nothing more to a guest that is leaving; what it sends still goes its way."""
+        attachment = self.attachments.suspend(guest, self._clock(), sequence)
+        self.switch.place(attachment)
+        return self._ports[attachment.port].port
+
     def detach(self, guest: str, sequence: int | None = None) -> tuple[Attachment, Port]:
         """Let a guest go; the caller closes its port."""
         attachment = self.attachments.detach(guest, sequence)

@@ -352,7 +352,11 @@ class Switch:
         """Enter an attachment, or what has changed of it, into the tables."""
         segment = self._segments[attachment.segment]
         self._ports[attachment.port] = _Port(attachment, segment)
-        if attachment.state is State.ACTIVE and attachment.port not in segment.members:
+        is_member = attachment.port in segment.members
+        if attachment.state is not State.ACTIVE:
+            if is_member:
+                self._leave(segment, attachment)
+        elif not is_member:
             for mac in attachment.macs:
                 segment.fdb.add(mac, Verdict((attachment.port,), None, Reason.LOCAL))
                 segment.from_uplink[mac] = Verdict((attachment.port,), None, Reason.UPLINK_LOCAL)
@@ -360,10 +364,12 @@ class Switch:
 
     def remove(self, attachment: Attachment) -> None:
         """Take an attachment out of the tables."""
-        del self._ports[attachment.port]
         segment = self._segments[attachment.segment]
-        if attachment.port not in segment.members:
-            return
+        if attachment.port in segment.members:
+            self._leave(segment, attachment)
+        del self._ports[attachment.port]
+
+    def _leave(self, segment: Segment, attachment: Attachment) -> None:
         for mac in attachment.macs:
             segment.fdb.remove(mac)
             segment.from_uplink.pop(mac, None)
@@ -373,9 +379,9 @@ class Switch:
     def _set_members(self, segment: Segment, members: tuple[PortId, ...]) -> None:
         segment.members = members
         segment.uplink_group = Verdict(members, None, Reason.UPLINK_GROUP)
-        for member in members:
-            port = self._ports[member]
-            port.group = port.flooded = None
+        for port in self._ports.values():
+            if port.segment is segment:
+                port.group = port.flooded = None
 
     def expire(self, now: float) -> None:
         """Forget learnt MACs that have grown old."""

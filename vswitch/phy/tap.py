@@ -117,7 +117,7 @@ class TapPort:
             raise ValueError(f"device name {name!r} is longer than {MAX_NAME_LEN} bytes")
         self._multi_queue = multi_queue
         self._fd = open_queue(name, netns, multi_queue)
-        self._parked = False
+        self._parked = self._parking = False
         if parked:
             self.park(True)
 
@@ -131,6 +131,7 @@ class TapPort:
         if not self._multi_queue or parked == self._parked:
             return
         flags = _IFF_DETACH_QUEUE if parked else _IFF_ATTACH_QUEUE
+        self._parking = parked
         ioctl(self._fd, _TUNSETQUEUE, _IFREQ.pack(b"", flags))
         self._parked = parked
 
@@ -146,7 +147,7 @@ class TapPort:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _GONE:
+                if error.errno in _GONE and not self._parking:
                     raise PortGone(*error.args) from error
                 return
             spans.append((start, start + length - vnet.VNET_LEN))
@@ -158,6 +159,8 @@ class TapPort:
         try:
             os.writev(self._fd, (header, frame))
         except OSError as error:
+            if self._parking:
+                return False
             if error.errno in _GONE:
                 raise PortGone(*error.args) from error
             if error.errno not in _RECOVERABLE:

@@ -1,0 +1,1 @@
+"""Commands that a person runs: `test`, `demo`, `lab`; `fabric` and `scenario` are behind them."""

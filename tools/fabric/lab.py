@@ -1,0 +1,273 @@
+"""A lab: brings up what the topology says, moves guests, takes everything down again.
+
+`up` looks at what is there and adds what is missing, so it may be called again at any time; what
+belongs to the lab but is not in the topology any more is removed. Where a guest is, only the
+vswitches know: they are asked.
+
+`move` keeps the guest's link: its TAP has several queues, the new host's vswitch opens one before
+the old host's closes its own. So carrier never drops, and the guest's neighbour cache and sockets
+stay as they were; `move` checks that from the kernel's count of carrier changes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vswitch.service.client import Client, ClientError
+
+from . import daemons, namespace
+from .daemons import DaemonProcess, LabError
+from .namespace import Namespace
+from .topology import GuestEntry, Topology
+
+STATE = Path("/run/tapestry-lab")
+GUEST_LINK = "eth0"
+UNDERLAY_LINK = "eth0"
+BRIDGE = "br0"
+
+
+class Move(NamedTuple):
+    """What a move did."""
+
+    guest: str
+    source: str
+    target: str
+    sequence: int
+    staged_at: float
+    activated_at: float
+    detached_at: float
+    """Seconds of CLOCK_MONOTONIC at which each verb had been answered."""
+
+
+class Lab:
+    """One lab, up or not."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+        self.name = topology.lab.name
+        self.directory = STATE / self.name
+        self.leaf = DaemonProcess("leaf", "leaf", self.node("leaf"), self.directory)
+        self.vswitches = {
+            host.name: DaemonProcess("vswitch", host.name, self.node(host.name), self.directory)
+            for host in topology.host
+        }
+
+    def node(self, name: str) -> Namespace:
+        """Return the namespace of a host, guest, the leaf or the spine."""
+        return Namespace(f"{self.name}-{name}")
+
+    def guest(self, name: str) -> GuestEntry:
+        """Return a guest of the topology. Raises LabError."""
+        for guest in self.topology.guest:
+            if guest.name == name:
+                return guest
+        known = ", ".join(guest.name for guest in self.topology.guest)
+        raise LabError(f"no guest {name!r}; there are: {known}")
+
+    @property
+    def _daemons(self) -> list[DaemonProcess]:
+        return [self.leaf, *self.vswitches.values()]
+
+    # -- up and down ---------------------------------------------------------------------------
+
+    def up(self) -> list[str]:
+        """Bring up what is missing; return what was done, a line each."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        done = self._remove_strangers()
+        self._build_underlay()
+        configs = {
+            host.name: daemons.vswitch_config(self.topology, host, self.directory)
+            for host in self.topology.host
+        }
+        configs["leaf"] = daemons.leaf_config(self.topology, self.directory)
+        for daemon in self._daemons:
+            outcome = daemon.up(configs[daemon.name])
+            if outcome != "running":
+                done.append(f"{daemon.kind} {daemon.name}: {outcome}")
+        for guest in self.topology.guest:
+            self._build_guest(guest)
+        for daemon in self._daemons:
+            daemon.wait_ready()
+        places = self.places()
+        for guest in self.topology.guest:
+            if guest.name not in places:
+                self._attach(guest, guest.host)
+                done.append(f"guest {guest.name}: attached at {guest.host}")
+            self._take_guest_up(guest)
+        return done
+
+    def down(self) -> None:
+        """Stop the daemons and remove every namespace and file of this lab."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(DaemonProcess.down, self._daemons))
+        for name in namespace.names():
+            if name.startswith(f"{self.name}-"):
+                Namespace(name).remove()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _remove_strangers(self) -> list[str]:
+        """Remove namespaces of this lab that are not in its topology."""
+        wanted = {"leaf", "spine"}
+        wanted |= {host.name for host in self.topology.host}
+        wanted |= {guest.name for guest in self.topology.guest}
+        done = []
+        for name in namespace.names():
+            node = name.removeprefix(f"{self.name}-")
+            if node != name and node not in wanted:
+                if (self.directory / f"{node}.pid").exists():
+                    stranger = DaemonProcess("vswitch", node, Namespace(name), self.directory)
+                    stranger.down()
+                Namespace(name).remove()
+                done.append(f"{node}: removed")
+        return done
+
+    def _build_underlay(self) -> None:
+        spine, underlay = self.node("spine"), self.topology.underlay
+        spine.create()
+        spine.add_link(BRIDGE, "bridge")
+        spine.link_up(BRIDGE, mtu=underlay.mtu)
+        ends = {host.name: host.address for host in self.topology.host} | {"leaf": underlay.leaf}
+        for name, address in ends.items():
+            node = self.node(name)
+            node.create()
+            namespace.join(node, UNDERLAY_LINK, spine, name, underlay.mtu)
+            spine.enslave(name, BRIDGE)
+            node.link_up(UNDERLAY_LINK)
+            node.add_address(UNDERLAY_LINK, str(address), underlay.subnet.prefixlen)
+
+    def _build_guest(self, guest: GuestEntry) -> None:
+        node = self.node(guest.name)
+        node.create()
+        if node.link(GUEST_LINK) is None:
+            mtu = self.topology.underlay.guest_mtu
+            node.add_tap(GUEST_LINK, guest.mac.hex(":"), mtu)
+
+    def _take_guest_up(self, guest: GuestEntry) -> None:
+        node, segment = self.node(guest.name), self.topology.segment_of(guest)
+        link = node.link(GUEST_LINK)
+        if link is not None and not link.up:
+            node.link_up(GUEST_LINK)
+        node.add_address(GUEST_LINK, str(guest.address), segment.gateway.network.prefixlen)
+        node.add_route("default", str(segment.gateway.ip))
+
+    # -- guests --------------------------------------------------------------------------------
+
+    def places(self) -> dict[str, str]:
+        """Return the host where each guest is active, as the vswitches say."""
+        found = {}
+        for name, daemon in self.vswitches.items():
+            for row in self._ask(daemon, "/v1/guests"):
+                if row["state"] == "active":
+                    found[row["guest"]] = name
+        return found
+
+    def _ask(self, daemon: DaemonProcess, url: str) -> Any:
+        client = daemon.client()
+        try:
+            return client.get(url)
+        finally:
+            client.close()
+
+    def _attachment(self, guest: GuestEntry) -> dict[str, Any]:
+        return {
+            "name": guest.name,
+            "segment": guest.segment,
+            "device": GUEST_LINK,
+            "netns": f"{self.name}-{guest.name}",
+            "multi-queue": True,
+            "macs": [guest.mac.hex(":")],
+            "addresses": [str(guest.address)],
+        }
+
+    def _attach(self, guest: GuestEntry, host: str) -> None:
+        client = self.vswitches[host].client()
+        try:
+            client.post("/v1/guests", self._attachment(guest))
+        finally:
+            client.close()
+
+    def move(self, guest_name: str, target: str) -> Move:
+        """Move a guest to another host while it runs. Raises LabError."""
+        guest = self.guest(guest_name)
+        if target not in self.vswitches:
+            known = ", ".join(self.vswitches)
+            raise LabError(f"no host {target!r}; there are: {known}")
+        source = self.places().get(guest_name)
+        if source is None:
+            raise LabError(f"guest {guest_name!r} is not attached anywhere; `lab up` attaches it")
+        if source == target:
+            raise LabError(f"guest {guest_name!r} is on {target} already")
+        carrier = self._carrier_changes(guest)
+        old, new = self.vswitches[source].client(), self.vswitches[target].client()
+        try:
+            moved = self._hand_over(guest, source, target, old, new)
+        finally:
+            old.close()
+            new.close()
+        if self._carrier_changes(guest) != carrier:
+            raise LabError(f"guest {guest_name!r}: its link lost carrier during the move")
+        return moved
+
+    def _hand_over(
+        self, guest: GuestEntry, source: str, target: str, old: Client, new: Client
+    ) -> Move:
+        rows = {row["guest"]: row for row in old.get("/v1/guests")}
+        sequence = rows[guest.name]["sequence"] + 1
+        body = {**self._attachment(guest), "state": "staged", "sequence": sequence}
+        new.post("/v1/guests", body)
+        staged_at = time.monotonic()
+        try:
+            new.post(f"/v1/guests/{guest.name}/activate", {"sequence": sequence})
+        except ClientError:
+            new.delete(f"/v1/guests/{guest.name}")  # The guest stays where it is.
+            raise
+        activated_at = time.monotonic()
+        old.delete(f"/v1/guests/{guest.name}", sequence=sequence)
+        return Move(guest.name, source, target, sequence, staged_at, activated_at, time.monotonic())
+
+    def _carrier_changes(self, guest: GuestEntry) -> int:
+        link = self.node(guest.name).link(GUEST_LINK)
+        if link is None:
+            raise LabError(f"guest {guest.name!r} has no link; `lab up` first")
+        return link.carrier_changes
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def status(self) -> list[dict[str, Any]]:
+        """Return a row for every node."""
+        rows: list[dict[str, Any]] = []
+        for daemon in self._daemons:
+            process = daemon.process()
+            address = self._address(daemon.name)
+            rows.append(
+                {
+                    "node": daemon.name,
+                    "kind": daemon.kind,
+                    "address": address,
+                    "at": f"pid {process.pid}" if process else None,
+                    "state": "running" if process else "down",
+                }
+            )
+        up = all(daemon.process() for daemon in self.vswitches.values())
+        places = self.places() if up else {}
+        for guest in self.topology.guest:
+            at = places.get(guest.name)
+            rows.append(
+                {
+                    "node": guest.name,
+                    "kind": "guest",
+                    "address": str(guest.address),
+                    "at": at,
+                    "state": "active" if at else "absent",
+                }
+            )
+        return rows
+
+    def _address(self, name: str) -> str:
+        if name == "leaf":
+            return str(self.topology.underlay.leaf)
+        return str(next(host for host in self.topology.host if host.name == name).address)

@@ -1,0 +1,1 @@
+"""The demo: the seed scenario on a lab, told and measured."""

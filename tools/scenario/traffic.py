@@ -1,0 +1,142 @@
+"""The agents of all guests together: started, stopped, and what they saw made into figures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tools.fabric.daemons import LabError
+from tools.fabric.lab import Lab
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FIRST_PORT = 7001
+
+
+class ProbeResult(NamedTuple):
+    """What became of the probes of one direction of a flow in a span of time."""
+
+    sent: int
+    lost: int
+    blackout_ms: float
+    """The longest interruption, see `blackout`."""
+
+
+class Observed(NamedTuple):
+    """The notes of every agent, by guest."""
+
+    notes: dict[str, Any]
+
+    def probes(self, sender: str, receiver: str, begin_ns: int, end_ns: int) -> ProbeResult:
+        """Judge the probes that `sender` sent between two times."""
+        sent: list[int] = self.notes[sender]["probes"][receiver]["sent"]
+        received: list[tuple[int, int]] = self.notes[receiver]["probes"][sender]["received"]
+        came = dict(reversed(received))
+        wanted = [n for n, when in enumerate(sent) if begin_ns <= when < end_ns]
+        lost = sum(1 for number in wanted if number not in came)
+        return ProbeResult(len(wanted), lost, blackout(sent, came, wanted, end_ns) / 1e6)
+
+    def stream_survived(self, client: str, server: str, moved_ns: int, quiet_ns: int) -> bool:
+        """Say whether a TCP stream went on after `moved_ns` until at least `quiet_ns`."""
+        stream = self.notes[client]["streams"][server]
+        after = [when for when in stream["echoed"] if when > moved_ns]
+        return stream["failure"] is None and bool(after) and after[-1] >= quiet_ns
+
+
+def blackout(sent: list[int], came: dict[int, int], wanted: list[int], end_ns: int) -> float:
+    """Return the longest interruption of a direction, in nanoseconds.
+
+    Between two probes of which none in between was lost, it is what the way took longer for the
+    second than for the first (a sender that was itself held up is no interruption). Over a run of
+    lost probes it is the whole time from the last arrival before to the first one after.
+    """
+    worst = 0.0
+    before: int | None = None
+    for number in wanted:
+        if number not in came:
+            continue
+        if before is None:
+            first = wanted[0]
+            gap = came[number] - sent[first] if number != first else 0
+        elif number == before + 1:
+            gap = (came[number] - came[before]) - (sent[number] - sent[before])
+        else:
+            gap = came[number] - came[before]
+        worst = max(worst, gap)
+        before = number
+    if wanted and before != wanted[-1]:
+        last = came[before] if before is not None else sent[wanted[0]]
+        worst = max(worst, end_ns - last)
+    return worst
+
+
+class Flow(NamedTuple):
+    """Two guests that talk: probes both ways, and a TCP stream from the first to the second."""
+
+    client: str
+    server: str
+
+
+class Traffic:
+    """All flows of a scenario."""
+
+    def __init__(self, lab: Lab, flows: list[Flow]) -> None:
+        self._lab = lab
+        self._flows = flows
+        self._agents: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        """Start every agent, wait until their sockets are open, and let them begin."""
+        address = {guest.name: str(guest.address) for guest in self._lab.topology.guest}
+        names = sorted({name for flow in self._flows for name in flow})
+        for name in names:
+            probes = {}
+            for port, flow in enumerate(self._flows, FIRST_PORT):
+                if name in flow:
+                    peer = flow.server if name == flow.client else flow.client
+                    probes[peer] = [address[peer], port]
+            job = {
+                "out": str(self._out(name)),
+                "address": address[name],
+                "probes": probes,
+                "streams": {f.server: address[f.server] for f in self._flows if f.client == name},
+                "serve": any(flow.server == name for flow in self._flows),
+            }
+            self._agents[name] = self._lab.node(name).popen(
+                [sys.executable, "-m", "tools.scenario.agent", json.dumps(job)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                cwd=REPOSITORY,
+            )
+        for name, agent in self._agents.items():
+            assert agent.stdout is not None
+            if agent.stdout.readline().strip() != b"ready":
+                raise LabError(f"the traffic of guest {name} did not start")
+        for agent in self._agents.values():
+            assert agent.stdin is not None
+            agent.stdin.write(b"go\n")
+            agent.stdin.flush()
+
+    def stop(self) -> Observed:
+        """Stop every agent and collect its notes."""
+        for agent in self._agents.values():
+            assert agent.stdin is not None
+            agent.stdin.close()
+        notes = {}
+        for name, agent in self._agents.items():
+            if agent.wait(timeout=10) != 0:
+                raise LabError(f"the traffic of guest {name} ended with {agent.returncode}")
+            notes[name] = json.loads(self._out(name).read_text())
+        self._agents = {}
+        return Observed(notes)
+
+    def kill(self) -> None:
+        """End what still runs, when the scenario has failed."""
+        for agent in self._agents.values():
+            agent.kill()
+            agent.wait()
+
+    def _out(self, name: str) -> Path:
+        return self._lab.directory / f"traffic-{name}.json"
