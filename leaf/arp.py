@@ -108,9 +108,7 @@ def decide(
         return Verdict(Reason.MALFORMED)
     if message.sender_mac != frame_source or ethernet.is_group(frame_source):
         return Verdict(Reason.SENDER_MISMATCH)
-    if message.sender_mac == segment.vteps[source].shared_mac or segment.is_gateway(
-        message.sender_ip
-    ):
+    if message.sender_mac in segment.shared_macs or segment.is_gateway(message.sender_ip):
         return Verdict(Reason.CLAIMS_GATEWAY)
     has_sender = message.sender_ip != bytes(4)
     if has_sender and segment.gateway_for(message.sender_ip) is None:

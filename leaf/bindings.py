@@ -185,7 +185,9 @@ class Bindings:
             if outcome is Outcome.CONFIRMED:
                 outcome = Outcome.LEARNT
         known.heard, known.probes = now, 0
-        if known.state is State.PROBING:
+        if configured:
+            known.state, known.due = State.CONFIGURED, math.inf
+        elif known.state is State.PROBING:
             known.state = State.REACHABLE
         return News(outcome, changed)
 
@@ -204,6 +206,8 @@ class Bindings:
         """Take in that `mac` has left `vtep`. One that is elsewhere by now stays."""
         own = self._by_mac.get((segment, mac))
         if own is None:
+            if sequence is not None:
+                self._remember(segment, mac, max(sequence, self._newest(segment, mac)))
             return News(Outcome.UNKNOWN, [])
         first = next(iter(own.values()))
         if first.vtep != vtep or self._is_stale(segment, mac, sequence):
@@ -212,7 +216,7 @@ class Bindings:
         for binding in gone:
             self._remove(binding)
         if sequence is not None:
-            self._departed[segment, mac] = sequence
+            self._remember(segment, mac, sequence)
         return News(Outcome.WITHDRAWN, gone)
 
     def forget(self, binding: Binding) -> None:
@@ -226,6 +230,8 @@ class Bindings:
         """Ask at the next turn whether the guest is still there."""
         if binding.state is State.REACHABLE:
             binding.state, binding.probes = State.PROBING, 0
+            self._schedule(binding, now)
+        elif binding.state is State.CONFIGURED:
             self._schedule(binding, now)
 
     def due(self, now: float) -> Due:
@@ -246,6 +252,10 @@ class Bindings:
 
     def _advance(self, binding: Binding, now: float, due: Due) -> None:
         """Bring one binding up to `now`."""
+        if binding.state is State.CONFIGURED:
+            binding.due = math.inf  # Asked once, and kept whether it answers or not.
+            due.probe.append(binding)
+            return
         if binding.state is State.REACHABLE:
             silent_at = binding.heard + self._timers.confirm_after
             if silent_at > now:
@@ -326,7 +336,11 @@ class Bindings:
         del own[binding.address]
         if not own:
             del self._by_mac[key]
-            self._departed[key] = binding.sequence
-            self._departed.move_to_end(key)
-            while len(self._departed) > MAX_REMEMBERED:
-                self._departed.popitem(last=False)
+            self._remember(binding.segment, binding.mac, binding.sequence)
+
+    def _remember(self, segment: Vni, mac: Mac, sequence: int) -> None:
+        """Keep the sequence of a MAC that has no bindings."""
+        self._departed[segment, mac] = sequence
+        self._departed.move_to_end((segment, mac))
+        while len(self._departed) > MAX_REMEMBERED:
+            self._departed.popitem(last=False)

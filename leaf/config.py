@@ -29,7 +29,8 @@ from vswitch.wire import vxlan
 from vswitch.wire.ethernet import Mac
 
 from .bindings import MAX_BINDINGS
-from .fib import Prefix
+from .fib import MAX_PREFIXES, Prefix
+from .router import MARTIANS
 from .topology import Gateway, Group, Route, Segment, Topology, Vrf
 
 
@@ -170,8 +171,10 @@ class Config(Settings):
         for segment in self.segment:
             self._check_segment(segment)
         self._check_subnets()
+        reject_twice("route", [f"{route.vrf} {route.prefix}" for route in self.route])
         for route in self.route:
             self._check_route(route)
+        self._check_prefixes()
         self._check_bindings()
         return self
 
@@ -213,22 +216,34 @@ class Config(Settings):
         self._need("vrf", route.vrf, who)
         if route.remote_leaf is not None:
             self._need("remote-leaf", route.remote_leaf, who)
-        if route.via is not None and not self._subnet_of(route.vrf, route.via):
-            shown = ipaddress.ip_address(route.via)
-            raise ValueError(f"{who}: via {shown} is in no subnet of vrf {route.vrf!r}")
-
-    def _subnet_of(self, vrf: str, address: bytes) -> bool:
-        wanted = ipaddress.ip_address(address)
-        return any(
-            wanted in gateway.network
-            for segment in self.segment
-            if segment.vrf == vrf
-            for gateway in segment.gateway
+        segments = [segment for segment in self.segment if segment.vrf == route.vrf]
+        for segment in segments:
+            if any(route.prefix == gateway.network for gateway in segment.gateway):
+                raise ValueError(f"{who}: this is a subnet of segment {segment.name!r} already")
+        if route.via is None:
+            return
+        shown = ipaddress.ip_address(route.via)
+        gateways = [gateway for segment in segments for gateway in segment.gateway]
+        _check_guest_address(
+            f"{who}: via {shown}", shown, gateways, f"is in no subnet of vrf {route.vrf!r}"
         )
+
+    def _check_prefixes(self) -> None:
+        for vrf in self.vrf:
+            subnets = sum(len(s.gateway) for s in self.segment if s.vrf == vrf.name)
+            routes = sum(1 for route in self.route if route.vrf == vrf.name)
+            count = routes + 3 * subnets + len(MARTIANS)
+            if count > MAX_PREFIXES:
+                raise ValueError(
+                    f"vrf {vrf.name!r}: {count} prefixes, with three for each subnet and"
+                    f" {len(MARTIANS)} fixed ones; the table holds {MAX_PREFIXES}"
+                )
 
     def _check_bindings(self) -> None:
         segments = {segment.name: segment for segment in self.segment}
-        reject_twice("binding", [f"{b.segment} {b.address.hex('.')}" for b in self.binding])
+        reject_twice(
+            "binding", [f"{b.segment} {ipaddress.ip_address(b.address)}" for b in self.binding]
+        )
         for binding in self.binding:
             shown = ipaddress.ip_address(binding.address)
             who = f"binding {shown}"
@@ -239,10 +254,25 @@ class Config(Settings):
                 raise ValueError(
                     f"{who}: segment {segment.name!r} is not on vswitch {binding.vswitch!r}"
                 )
-            if not any(shown in gateway.network for gateway in segment.gateway):
-                raise ValueError(f"{who}: not in a subnet of segment {segment.name!r}")
-            if any(shown == gateway.ip for gateway in segment.gateway):
-                raise ValueError(f"{who}: this is the gateway's own address")
+            _check_guest_address(
+                f"{who}:", shown, segment.gateway, f"not in a subnet of segment {segment.name!r}"
+            )
+
+
+def _check_guest_address(
+    who: str,
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+    gateways: Sequence[ipaddress.IPv4Interface],
+    outside: str,
+) -> None:
+    """Raise ValueError where `address` cannot be a guest's."""
+    gateway = next((one for one in gateways if address in one.network), None)
+    if gateway is None:
+        raise ValueError(f"{who} {outside}")
+    if address == gateway.ip:
+        raise ValueError(f"{who} this is the gateway's own address")
+    if address in (gateway.network.network_address, gateway.network.broadcast_address):
+        raise ValueError(f"{who} this is no host address of {gateway.network}")
 
 
 def _prefix(network: ipaddress.IPv4Network) -> Prefix:

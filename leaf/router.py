@@ -233,7 +233,7 @@ class Router:
 
     def _route(self, domain: _Domain, source: Vtep, packet: Buffer) -> Verdict:
         first = packet[_SOURCE_AT]
-        if first == 127 or first >= 224:
+        if first in (0, 127) or first >= 224:
             return _MARTIAN
         fib = domain.fib
         entry = fib.lookup(bytes(packet[_DESTINATION_AT : _DESTINATION_AT + 4]))
@@ -280,11 +280,7 @@ class Router:
                 fib.hosts[gateway.address] = Entry(_GATEWAY)
 
     def _prefixes(self, vrf: Vrf) -> list[_PrefixEntry]:
-        entries = [_PrefixEntry.parse(text, Entry(_MARTIAN)) for text in MARTIANS]
-        for segment in vrf.segments:
-            glean = Entry(Verdict(Reason.GLEAN, segment=segment))
-            for gateway in segment.gateways:
-                entries += _connected(gateway.prefix, glean)
+        entries = []
         for route in vrf.routes:
             if route.via is not None:
                 asked = self._segment_of_address(vrf, route.via)
@@ -296,7 +292,12 @@ class Router:
                 header = vxlan.header(vrf.vni) + mac + self._topology.router_mac
                 verdict = Verdict(Reason.ROUTED, route.vtep, header)
                 entries.append(_PrefixEntry(route.prefix, Entry(verdict)))
-        return entries
+        # What is connected, and what is no host, goes before what was written for the same prefix.
+        for segment in vrf.segments:
+            glean = Entry(Verdict(Reason.GLEAN, segment=segment))
+            for gateway in segment.gateways:
+                entries += _connected(gateway.prefix, glean)
+        return entries + [_PrefixEntry.parse(text, Entry(_MARTIAN)) for text in MARTIANS]
 
     @staticmethod
     def _segment_of_address(vrf: Vrf, address: bytes) -> Segment:

@@ -169,8 +169,10 @@ class SlowPath:
     ) -> list[Send]:
         """Answer a packet by ICMP: the echo, or the error that `reason` stands for."""
         segment = self._router.segment_of(packet)
-        if segment is None:
-            self.events["icmp_silent"] += 1  # From another leaf, which has no gateway address.
+        if segment is None or source not in segment.vteps:
+            # From another leaf, where no gateway address is, or from a vswitch that a reload has
+            # taken away while the packet was held.
+            self.events["icmp_silent"] += 1
             return []
         if not self._icmp.take(source, now):
             self.events["icmp_policed"] += 1

@@ -48,6 +48,11 @@ class Segment:
     """The vswitches that this segment is on, and the group of each."""
     hop_neutral: bool = False
     multicast: Literal["drop", "replicate"] = "drop"
+    shared_macs: frozenset[Mac] = frozenset()
+    """Of all its groups; worked out here."""
+
+    def __post_init__(self) -> None:
+        self.shared_macs = frozenset(group.shared_mac for group in self.vteps.values())
 
     def gateway_for(self, address: bytes) -> Gateway | None:
         """Return the gateway whose subnet holds `address`, or None."""
@@ -95,6 +100,4 @@ class Topology:
     @property
     def shared_macs(self) -> frozenset[Mac]:
         """Every shared MAC that a segment's vswitches use."""
-        return frozenset(
-            group.shared_mac for segment in self.segments for group in segment.vteps.values()
-        )
+        return frozenset(mac for segment in self.segments for mac in segment.shared_macs)

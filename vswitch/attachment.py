@@ -89,8 +89,8 @@ class Attachments:
     _by_guest: dict[str, Attachment] = field(default_factory=dict)
     _by_port: dict[PortId, Attachment] = field(default_factory=dict)
     _departed: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    _repeats: list[tuple[float, str, int]] = field(default_factory=list)
-    """(when, guest, sequence it belongs to), soonest last."""
+    _repeats: list[tuple[float, str]] = field(default_factory=list)
+    """(when, guest), soonest last; only of active guests, and only of their last activation."""
 
     def __len__(self) -> int:
         return len(self._by_guest)
@@ -142,11 +142,25 @@ class Attachments:
         """
         attachment = self.get(guest)
         self._check_sequence(guest, sequence)
+        newest = self._next_sequence(guest, sequence)
+        self._make_active(attachment, now)
+        attachment.sequence = newest
+        return attachment
+
+    def heard(self, guest: str, now: float) -> Attachment:
+        """The guest itself says that it runs here: it is active, with the sequence that it has.
+
+        What guests say does not count the sequence up, or they could outrun the orchestrator.
+        Raises UnknownGuest, or AttachmentError where another guest has its MAC.
+        """
+        attachment = self.get(guest)
+        self._make_active(attachment, now)
+        return attachment
+
+    def _make_active(self, attachment: Attachment, now: float) -> None:
         if attachment.state is not State.ACTIVE:
             self._check_macs(attachment)
-        attachment.sequence = self._next_sequence(guest, sequence)
         self._enter(attachment, State.ACTIVE, now)
-        return attachment
 
     def suspend(self, guest: str, now: float, sequence: int | None = None) -> Attachment:
         """Deliver nothing more to a guest, which is about to go; its sequence stays.
@@ -162,6 +176,7 @@ class Attachments:
         """Let a guest go. Raises UnknownGuest or StaleSequence."""
         attachment = self.get(guest)
         self._check_sequence(guest, sequence)
+        self._cancel_repeats(guest)
         del self._by_guest[guest]
         del self._by_port[attachment.port]
         self._departed[guest] = self._next_sequence(guest, sequence, attachment)
@@ -173,12 +188,7 @@ class Attachments:
         """Return the attachments that are to be announced again by now."""
         due = []
         while self._repeats and self._repeats[-1][0] <= now:
-            _, guest, sequence = self._repeats.pop()
-            attachment = self._by_guest.get(guest)
-            if attachment is None or attachment.state is not State.ACTIVE:
-                continue
-            if attachment.sequence == sequence:
-                due.append(attachment)
+            due.append(self._by_guest[self._repeats.pop()[1]])
         return due
 
     def deadline(self) -> float | None:
@@ -188,11 +198,13 @@ class Attachments:
     def _enter(self, attachment: Attachment, state: State, now: float) -> None:
         attachment.state = state
         attachment.since = now
+        self._cancel_repeats(attachment.guest)
         if state is State.ACTIVE:
-            guest, sequence = attachment.guest, attachment.sequence
-            self._repeats = [repeat for repeat in self._repeats if repeat[1] != guest]
-            self._repeats += [(now + after, guest, sequence) for after in REPEATS]
+            self._repeats += [(now + after, attachment.guest) for after in REPEATS]
             self._repeats.sort(reverse=True)
+
+    def _cancel_repeats(self, guest: str) -> None:
+        self._repeats = [repeat for repeat in self._repeats if repeat[1] != guest]
 
     def _check_macs(self, new: Attachment) -> None:
         for other in self._by_guest.values():

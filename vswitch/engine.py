@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .attachment import Attachment, Attachments, State, UnknownGuest
+from .attachment import Attachment, AttachmentError, Attachments, State
 from .phy.port import Burst, Port, PortGone, PortId
 from .phy.tunnel import Inbox, Tunnel
 from .service.log import Log
@@ -145,7 +145,7 @@ class Engine:
                 self.switch.learn(vni, Mac(bytes(first[14:20])), self._clock())
                 rows = [packet[VXLAN_LEN:] for packet in packets]
                 for egress in verdict.egress:
-                    self._deliver_train(egress, rows, train.length)
+                    self._deliver_train(egress, rows)
 
     def _deliver(self, port_id: PortId, frame: Buffer, header: Buffer) -> None:
         live = self._ports[port_id]
@@ -161,7 +161,7 @@ class Engine:
         else:
             self.events["port_full"] += 1
 
-    def _deliver_train(self, port_id: PortId, rows: list[memoryview], size: int) -> None:
+    def _deliver_train(self, port_id: PortId, rows: list[memoryview]) -> None:
         live = self._ports[port_id]
         try:
             taken = live.port.write_train(rows)
@@ -169,7 +169,7 @@ class Engine:
             self._gone(port_id, error)
             return
         live.received += taken
-        live.received_bytes += size - len(rows) * VXLAN_LEN
+        live.received_bytes += sum(len(row) for row in rows[:taken])
         self.events["port_full"] += len(rows) - taken
 
     def _send_up(self, frame: Buffer, packet: Buffer, header: Buffer) -> None:
@@ -188,21 +188,33 @@ class Engine:
         """Take a guest in with its opened port. Raises AttachmentError; then nothing changed."""
         attachment.port = PortId(self._next_port)
         now = self._clock()
+        if not self.switch.has_segment(attachment.segment):
+            raise AttachmentError(f"guest {attachment.guest!r}: its segment has been removed")
         self.attachments.add(attachment, now, sequence)
         self._next_port += 1
         self._ports[attachment.port] = _Live(port, attachment)
-        self.switch.place(attachment)
         if attachment.state is State.ACTIVE:
-            self._announce_arrival(attachment)
+            self._arrive(attachment)
+        else:
+            self.switch.place(attachment)
         return attachment
 
     def activate(self, guest: str, sequence: int | None = None) -> Attachment:
         """Make a staged guest active: in the MAC table, and known to the leaves, at once."""
+        self._unpark(self.attachments.get(guest))
         attachment = self.attachments.activate(guest, self._clock(), sequence)
-        self._ports[attachment.port].port.park(False)
-        self.switch.place(attachment)
-        self._announce_arrival(attachment)
+        self._arrive(attachment)
         return attachment
+
+    def _unpark(self, attachment: Attachment) -> None:
+        """Put a port into service. Raises AttachmentError where it has vanished."""
+        try:
+            self._ports[attachment.port].port.park(False)
+        except OSError as error:
+            self._gone(attachment.port, PortGone(*error.args))
+            raise AttachmentError(
+                f"guest {attachment.guest!r}: its device has vanished; attach it anew"
+            ) from error
 
     def suspend(self, guest: str, sequence: int | None = None) -> Port:
         """Deliver nothing more to a guest that is leaving; what it sends still goes its way."""
@@ -246,8 +258,9 @@ class Engine:
             self.events["activations_policed"] += 1
             return verdict
         try:
-            self.activate(attachment.guest)
-        except (UnknownGuest, ValueError) as error:
+            self._unpark(attachment)
+            self._arrive(self.attachments.heard(attachment.guest, self._clock()))
+        except AttachmentError as error:
             self._log.warning("not activated", guest=attachment.guest, why=str(error))
             return verdict
         if frame[12] << 8 | frame[13] == ethernet.RARP:
@@ -256,7 +269,9 @@ class Engine:
         self.counts[again.reason] += 1
         return again
 
-    def _announce_arrival(self, attachment: Attachment) -> None:
+    def _arrive(self, attachment: Attachment) -> None:
+        """Enter an active attachment into the tables, and tell the leaves."""
+        self.switch.place(attachment)
         self.events["activations"] += 1
         self._log.info(
             "active",

@@ -68,7 +68,7 @@ class Fdb(Generic[V]):
         """Forget learnt MACs that are silent for longer than `AGE`; return how many."""
         old = []
         for mac, heard in self._heard.items():
-            if now - heard < AGE:
+            if heard + AGE > now:
                 break
             old.append(mac)
         for mac in old:

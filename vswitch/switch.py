@@ -344,6 +344,10 @@ class Switch:
         """Remove a segment that has no ports left."""
         del self._segments[vni]
 
+    def has_segment(self, vni: Vni) -> bool:
+        """Say whether there is such a segment."""
+        return vni in self._segments
+
     def segments(self) -> list[Segment]:
         """Return all segments."""
         return list(self._segments.values())

@@ -17,8 +17,8 @@ class TokenBucket:
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate = rate
-        self._burst = burst
-        self._tokens = burst
+        self._burst = max(burst, 1.0)  # A bucket that holds no whole token would never open.
+        self._tokens = self._burst
         self._last = 0.0
 
     def take(self, now: float) -> bool:

@@ -29,6 +29,9 @@ class FrameQuestion(Settings):
     def _describes_a_frame(self) -> FrameQuestion:
         if self.hex is None and self.dst is None:
             raise ValueError("give the frame as hex, or at least its destination MAC (dst)")
+        versions = {address.version for address in (self.src_ip, self.dst_ip) if address}
+        if len(versions) > 1 or (self.arp and 6 in versions):
+            raise ValueError("src-ip and dst-ip must be of one family, and of IPv4 for ARP")
         return self
 
     def build(self, source: Mac) -> bytes:

@@ -59,11 +59,17 @@ def _is_station(mac: bytes) -> bytes:
 
 
 def _canonical(value: Any) -> str:
-    return str(ipaddress.ip_address(value))
+    return str(_address(value))
+
+
+def _address(value: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    if not isinstance(value, str):  # ipaddress would take 5 for 0.0.0.5.
+        raise ValueError("write an IP address as a string: '192.0.2.1'")
+    return ipaddress.ip_address(value)
 
 
 def _packed(value: Any) -> Any:
-    return value if isinstance(value, bytes) else ipaddress.ip_address(str(value)).packed
+    return value if isinstance(value, bytes) else _address(value).packed
 
 
 AddressField = Annotated[

@@ -13,12 +13,14 @@ from .ethernet import Buffer
 def ones_sum(data: Buffer, initial: int = 0) -> int:
     """Return the one's-complement sum of `data` (zero-padded to even length) plus `initial`.
 
-    The result is in 0..0xfffe: the two representations of zero are one here.
+    As in real one's-complement addition, only a buffer of zeros sums to 0; any other that adds up
+    to zero sums to 0xffff.
     """
     number = int.from_bytes(data, "big")
     if len(data) & 1:
         number <<= 8
-    return (number + initial) % 0xFFFF
+    number += initial
+    return (number - 1) % 0xFFFF + 1 if number else 0
 
 
 def internet(data: Buffer, initial: int = 0) -> int:
@@ -27,15 +29,16 @@ def internet(data: Buffer, initial: int = 0) -> int:
 
 
 def verifies(data: Buffer, initial: int = 0) -> bool:
-    """Say whether `data`, its checksum field included, sums to zero (RFC 1071 section 1)."""
-    return ones_sum(data, initial) == 0
+    """Say whether `data`, its checksum field included, adds up to zero (RFC 1071 section 1)."""
+    return ones_sum(data, initial) == 0xFFFF
 
 
 def after_ttl_decrement(checksum: int) -> int:
     """Return an IPv4 header checksum after its TTL went down by one (RFC 1141, RFC 1624).
 
-    The TTL is the high byte of its word, so the sum fell by 0x0100 and its complement rises by it.
-    0xffff comes out only for the header whose words sum to zero, which no real header does.
+    The TTL is the high byte of its word, so the sum fell by 0x0100 and its complement rises by it,
+    with end-around carry. 0xffff carries too: it becomes 0, as in a checksum computed afresh, which
+    is where RFC 1624 corrects RFC 1141.
     """
     risen = checksum + 0x0100
-    return (risen & 0xFFFF) + (risen >> 16)
+    return (risen + (risen >= 0xFFFF)) & 0xFFFF

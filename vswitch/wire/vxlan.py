@@ -23,6 +23,8 @@ VALID_VNI = 0x08
 MAX_VNI = (1 << 24) - 1
 OVERHEAD_IPV4 = 50
 """Outer IPv4 (20), UDP (8), VXLAN (8) and inner Ethernet (14)."""
+_WITH_PORTS = frozenset({6, 17, 33, 132})
+"""TCP, UDP, DCCP and SCTP begin with their ports."""
 SOURCE_PORTS = range(49152, 65536)
 """Where outer source ports come from (RFC 7348 section 5)."""
 
@@ -42,15 +44,18 @@ def parse_vni(packet: Buffer) -> Vni | None:
 def flow_hash(frame: Buffer) -> int:
     """Hash the inner flow, for the outer source port (RFC 7348 section 5).
 
-    For IPv4 without options: addresses, and ports unless it is a fragment, so that all fragments
-    of a packet take one way. For IPv6: addresses and the first eight bytes behind the header. For
-    all else: the two MACs. The value is only stable within one process.
+    For IP: both addresses, and both ports where the protocol has them and the packet is whole, so
+    that all fragments of a packet take one way. For all else: the two MACs. With IPv4 options the
+    first of them stand where the ports would; they are the same all through a flow. The value is
+    only stable within one process.
     """
     ethertype = frame[12] << 8 | frame[13]
     if ethertype == ethernet.IPV4 and len(frame) >= ipv4.MIN_FRAME_LEN:
-        if frame[20] & 0x3F or frame[21]:
+        if frame[23] not in _WITH_PORTS or frame[20] & 0x3F or frame[21]:
             return hash(bytes(frame[26:34]))
         return hash(bytes(frame[26:38]))
-    if ethertype == ethernet.IPV6:
-        return hash(bytes(frame[HEADER_LEN + 8 : HEADER_LEN + 44]))
+    if ethertype == ethernet.IPV6 and len(frame) >= HEADER_LEN + 40:
+        # A fragment has the fragment header (44) as its next header, and so no ports here.
+        end = HEADER_LEN + (44 if frame[HEADER_LEN + 6] in _WITH_PORTS else 40)
+        return hash(bytes(frame[HEADER_LEN + 8 : end]))
     return hash(bytes(frame[:12]))

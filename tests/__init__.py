@@ -1,0 +1,1 @@
+"""Tests, one folder for what each kind needs: unit and property need nothing but Python."""

@@ -1,0 +1,157 @@
+"""The one small world of the leaf's unit tests: two tenants, three vswitches, two other leaves.
+
+TENANT  ONE   1.1.1.0/24 and 3.3.3.0/25                on A and B (group one) and C (group two)
+        TWO   2.2.2.0/24, hop-neutral, replicating     on A and B
+        10.10.0.0/16 via the guest 1.1.1.9; 10.20.0.0/16 at FAR_LEAF, and in it 10.20.30.0/24 via
+        the guest 2.2.2.6; 10.30.0.0/16 at THIRD_LEAF
+OTHER   SAME  1.1.1.0/24 once more                     on A and B
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from leaf.bindings import Bindings, Timers
+from leaf.fib import Prefix
+from leaf.router import Router, Verdict, rewrite
+from leaf.slowpath import Limits, Send, SlowPath
+from leaf.topology import Gateway, Group, Route, Segment, Topology, Vrf
+from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, ip, mac, v4, vxlan
+from vswitch.wire.ethernet import Mac
+from vswitch.wire.vxlan import Vni, Vtep
+
+ONE, TWO, SAME, TENANT, OTHER = Vni(100), Vni(200), Vni(300), Vni(5000), Vni(6000)
+A, B, C = Vtep("192.0.2.11"), Vtep("192.0.2.12"), Vtep("192.0.2.13")
+FAR_LEAF, THIRD_LEAF, STRANGER = Vtep("192.0.2.2"), Vtep("192.0.2.3"), Vtep("198.51.100.9")
+
+ROUTER_MAC: Final = Mac(bytes.fromhex("0200c0000201"))
+FAR_ROUTER_MAC: Final = Mac(bytes.fromhex("0200c0000202"))
+THIRD_ROUTER_MAC: Final = Mac(bytes.fromhex("0200c0000203"))
+GROUP_ONE = Group("one", Mac(SHARED_MAC))
+GROUP_TWO = Group("two", Mac(OTHER_SHARED_MAC))
+SHARED: Final = {A: SHARED_MAC, B: SHARED_MAC, C: OTHER_SHARED_MAC}
+
+
+class Guest(NamedTuple):
+    """A guest and where it is."""
+
+    ip: str
+    mac: Mac
+    vtep: Vtep
+    segment: Vni = ONE
+
+    @property
+    def address(self) -> bytes:
+        return v4(self.ip)
+
+
+H1 = Guest("1.1.1.1", Mac(mac(1)), A)
+H2 = Guest("1.1.1.2", Mac(mac(2)), A)
+H3 = Guest("1.1.1.3", Mac(mac(3)), B)
+H4 = Guest("1.1.1.4", Mac(mac(4)), C)
+H5 = Guest("2.2.2.5", Mac(mac(5)), A, TWO)
+H6 = Guest("2.2.2.6", Mac(mac(6)), B, TWO)
+H7 = Guest("3.3.3.7", Mac(mac(7)), B)
+R9 = Guest("1.1.1.9", Mac(mac(9)), B)
+"""The guest that routes 10.10.0.0/16."""
+X1 = Guest("1.1.1.1", Mac(mac(0x11)), B, SAME)
+"""The other tenant's 1.1.1.1."""
+GUESTS = (H1, H2, H3, H4, H5, H6, H7, R9, X1)
+
+
+def prefix(text: str) -> Prefix:
+    network, length = text.split("/")
+    return Prefix(int.from_bytes(v4(network), "big"), int(length))
+
+
+def gateway(address: str, subnet: str) -> Gateway:
+    return Gateway(v4(address), prefix(subnet))
+
+
+def topology() -> Topology:
+    """The topology, new at each call, so that a test may change it."""
+    one = Segment(
+        "one",
+        ONE,
+        "tenant",
+        (gateway("1.1.1.254", "1.1.1.0/24"), gateway("3.3.3.126", "3.3.3.0/25")),
+        {A: GROUP_ONE, B: GROUP_ONE, C: GROUP_TWO},
+    )
+    two = Segment(
+        "two",
+        TWO,
+        "tenant",
+        (gateway("2.2.2.254", "2.2.2.0/24"),),
+        {A: GROUP_ONE, B: GROUP_ONE},
+        hop_neutral=True,
+        multicast="replicate",
+    )
+    same = Segment(
+        "same",
+        SAME,
+        "other",
+        (gateway("1.1.1.254", "1.1.1.0/24"),),
+        {A: GROUP_ONE, B: GROUP_ONE},
+    )
+    routes = [
+        Route(prefix("10.10.0.0/16"), via=v4("1.1.1.9")),
+        Route(prefix("10.20.0.0/16"), vtep=FAR_LEAF),
+        Route(prefix("10.20.30.0/24"), via=v4("2.2.2.6")),
+        Route(prefix("10.30.0.0/16"), vtep=THIRD_LEAF),
+    ]
+    return Topology(
+        ROUTER_MAC,
+        [Vrf("tenant", TENANT, [one, two], routes), Vrf("other", OTHER, [same])],
+        {FAR_LEAF: FAR_ROUTER_MAC, THIRD_LEAF: THIRD_ROUTER_MAC},
+    )
+
+
+class World:
+    """A leaf's tables and its slow path, without an engine."""
+
+    def __init__(
+        self,
+        *guests: Guest,
+        timers: Timers = Timers(),
+        limits: Limits = Limits(),
+        capacity: int = 1000,
+    ) -> None:
+        self.topology = topology()
+        self.router = Router(self.topology)
+        self.bindings = Bindings(timers, capacity)
+        self.slowpath = SlowPath(self.topology, self.router, self.bindings, limits)
+        for guest in guests:
+            self.learn(guest)
+
+    def segment(self, vni: Vni) -> Segment:
+        found = self.slowpath.segment(vni)
+        assert found is not None
+        return found
+
+    def learn(
+        self, guest: Guest, now: float = 0.0, *, at: Vtep | None = None, configured: bool = False
+    ) -> list[Send]:
+        return self.slowpath.learn(
+            self.segment(guest.segment),
+            guest.address,
+            guest.mac,
+            at or guest.vtep,
+            now,
+            configured=configured,
+        )
+
+    def punt(self, source: Vtep, packet: bytes, now: float = 0.0) -> list[Send]:
+        """Decide on a packet and hand it to the slow path, as the engine does."""
+        return self.slowpath.handle(self.router.decide(source, packet), source, packet, now)
+
+
+def to_gateway(guest: Guest, dst_ip: str, **fields: object) -> bytes:
+    """A guest's packet to the shared MAC of its vswitch's group, as the leaf receives it."""
+    return vxlan(guest.segment, ip(SHARED[guest.vtep], guest.mac, guest.ip, dst_ip, **fields))
+
+
+def forwarded(packet: bytes, verdict: Verdict) -> bytes:
+    """What `packet` is on the wire after `verdict` was carried out."""
+    edited = bytearray(packet)
+    rewrite(memoryview(edited), verdict)
+    return bytes(edited)
