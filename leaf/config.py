@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from vswitch.service.settings import (
     AddressField,
+    Flag,
     LogSettings,
     MacField,
     Name,
@@ -40,7 +41,7 @@ class Identity(Settings):
     name: Name = "leaf"
     vtep: VtepField
     """Our address on the underlay."""
-    udp_port: int = Field(vxlan.PORT, ge=1, le=65535)
+    udp_port: int = Field(vxlan.PORT, ge=1, le=65535, strict=True)
     router_mac: MacField | None = None
     """Our own MAC, towards other leaves; by default 02:00 and the last four bytes of the VTEP."""
     source_ports: Literal[1, 2, 4, 8, 16, 32, 64] = 16
@@ -110,7 +111,7 @@ class SegmentSettings(Settings):
     """Gateway addresses with their prefix length, such as 1.1.1.254/24."""
     vswitches: tuple[Name, ...] | None = None
     """The vswitches that this segment is on; all by default."""
-    hop_neutral: bool = False
+    hop_neutral: Flag = False
     multicast: Literal["drop", "replicate"] = "drop"
 
 

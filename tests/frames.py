@@ -139,3 +139,9 @@ def ip(
     """UDP over IPv4 with any field of the IP header by its name in scapy: ttl, frag, options."""
     body = UDP(sport=4000, dport=5000) / Raw(payload)
     return bytes(_ether(dst, src) / IP(src=src_ip, dst=dst_ip, **fields) / body)
+
+
+def fast_arp(src: bytes, src_ip: str, target_ip: str) -> bytes:
+    """Build an ARP request by hand, for tests that need ten thousand of them."""
+    head = b"\xff" * 6 + src + b"\x08\x06" + bytes.fromhex("0001080006040001")
+    return (head + src + v4(src_ip) + bytes(6) + v4(target_ip)).ljust(60, b"\0")

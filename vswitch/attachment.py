@@ -27,6 +27,7 @@ This module decides and remembers; it does no I/O, and time is an argument.
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -68,6 +69,8 @@ class Attachment:
     sequence: int = 0
     since: float = 0.0
     """When it got into this state, in seconds of the engine's clock."""
+    activation: int = 0
+    """Which of this vswitch's activations was its last one."""
 
 
 class AttachmentError(ValueError):
@@ -89,8 +92,9 @@ class Attachments:
     _by_guest: dict[str, Attachment] = field(default_factory=dict)
     _by_port: dict[PortId, Attachment] = field(default_factory=dict)
     _departed: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    _repeats: list[tuple[float, str]] = field(default_factory=list)
-    """(when, guest), soonest last; only of active guests, and only of their last activation."""
+    _activations: int = 0
+    _repeats: list[tuple[float, str, int]] = field(default_factory=list)
+    """A heap of (when, guest, activation); an entry of an earlier activation is void."""
 
     def __len__(self) -> int:
         return len(self._by_guest)
@@ -140,11 +144,17 @@ class Attachments:
 
         Raises UnknownGuest, StaleSequence, or AttachmentError where another guest has its MAC.
         """
+        attachment = self.check_activate(guest, sequence)
+        attachment.sequence = self._next_sequence(guest, sequence)
+        self._enter(attachment, State.ACTIVE, now)
+        return attachment
+
+    def check_activate(self, guest: str, sequence: int | None = None) -> Attachment:
+        """Return the attachment that may become active; raise what `activate` would raise."""
         attachment = self.get(guest)
         self._check_sequence(guest, sequence)
-        newest = self._next_sequence(guest, sequence)
-        self._make_active(attachment, now)
-        attachment.sequence = newest
+        if attachment.state is not State.ACTIVE:
+            self._check_macs(attachment)
         return attachment
 
     def heard(self, guest: str, now: float) -> Attachment:
@@ -153,14 +163,9 @@ class Attachments:
         What guests say does not count the sequence up, or they could outrun the orchestrator.
         Raises UnknownGuest, or AttachmentError where another guest has its MAC.
         """
-        attachment = self.get(guest)
-        self._make_active(attachment, now)
-        return attachment
-
-    def _make_active(self, attachment: Attachment, now: float) -> None:
-        if attachment.state is not State.ACTIVE:
-            self._check_macs(attachment)
+        attachment = self.check_activate(guest)
         self._enter(attachment, State.ACTIVE, now)
+        return attachment
 
     def suspend(self, guest: str, now: float, sequence: int | None = None) -> Attachment:
         """Deliver nothing more to a guest, which is about to go; its sequence stays.
@@ -176,9 +181,9 @@ class Attachments:
         """Let a guest go. Raises UnknownGuest or StaleSequence."""
         attachment = self.get(guest)
         self._check_sequence(guest, sequence)
-        self._cancel_repeats(guest)
         del self._by_guest[guest]
         del self._by_port[attachment.port]
+        self._drop_void()
         self._departed[guest] = self._next_sequence(guest, sequence, attachment)
         while len(self._departed) > MAX_REMEMBERED:
             self._departed.popitem(last=False)
@@ -187,24 +192,41 @@ class Attachments:
     def due_announcements(self, now: float) -> list[Attachment]:
         """Return the attachments that are to be announced again by now."""
         due = []
-        while self._repeats and self._repeats[-1][0] <= now:
-            due.append(self._by_guest[self._repeats.pop()[1]])
+        while self._repeats and self._repeats[0][0] <= now:
+            entry = heapq.heappop(self._repeats)
+            if self._is_valid(entry):
+                due.append(self._by_guest[entry[1]])
+        self._drop_void()
         return due
 
     def deadline(self) -> float | None:
         """Say when `due_announcements` has something to do."""
-        return self._repeats[-1][0] if self._repeats else None
+        return self._repeats[0][0] if self._repeats else None
 
     def _enter(self, attachment: Attachment, state: State, now: float) -> None:
         attachment.state = state
         attachment.since = now
-        self._cancel_repeats(attachment.guest)
         if state is State.ACTIVE:
-            self._repeats += [(now + after, attachment.guest) for after in REPEATS]
-            self._repeats.sort(reverse=True)
+            self._activations += 1
+            attachment.activation = self._activations
+            for after in REPEATS:
+                entry = (now + after, attachment.guest, self._activations)
+                heapq.heappush(self._repeats, entry)
+        self._drop_void()
 
-    def _cancel_repeats(self, guest: str) -> None:
-        self._repeats = [repeat for repeat in self._repeats if repeat[1] != guest]
+    def _is_valid(self, entry: tuple[float, str, int]) -> bool:
+        _, guest, activation = entry
+        attachment = self._by_guest.get(guest)
+        return (
+            attachment is not None
+            and attachment.state is State.ACTIVE
+            and attachment.activation == activation
+        )
+
+    def _drop_void(self) -> None:
+        """Drop void entries from the front, so that `deadline` tells the truth."""
+        while self._repeats and not self._is_valid(self._repeats[0]):
+            heapq.heappop(self._repeats)
 
     def _check_macs(self, new: Attachment) -> None:
         for other in self._by_guest.values():

@@ -7,6 +7,7 @@ reload leaves them alone.
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,6 +17,7 @@ from .attachment import MAX_ADDRESSES, MAX_MACS
 from .phy.tap import MAX_NAME_LEN
 from .service.settings import (
     AddressField,
+    Flag,
     LogSettings,
     MacField,
     Name,
@@ -34,7 +36,7 @@ class Identity(Settings):
     name: Name = "vswitch"
     vtep: VtepField
     """Our address on the underlay."""
-    udp_port: int = Field(vxlan.PORT, ge=1, le=65535)
+    udp_port: int = Field(vxlan.PORT, ge=1, le=65535, strict=True)
     leaves: tuple[VtepField, ...] = Field(min_length=1, max_length=16)
     """VTEPs that frames go to and are taken from."""
     shared_mac: MacField
@@ -54,7 +56,7 @@ class SegmentSettings(Settings):
     name: Name
     vni: VniField
     miss: Literal["rewrite", "flood", "drop"] = "rewrite"
-    spoof_guard: bool = True
+    spoof_guard: Flag = True
 
 
 class GuestSettings(Settings):
@@ -68,7 +70,7 @@ class GuestSettings(Settings):
     """tap: we hold the TAP's descriptor. packet: QEMU does, and we use a packet socket."""
     netns: Name | None = None
     """The network namespace that the TAP is in, where not ours (needs CAP_SYS_ADMIN)."""
-    multi_queue: bool = False
+    multi_queue: Flag = False
     """Whether the TAP has IFF_MULTI_QUEUE."""
     macs: tuple[MacField, ...] = Field(min_length=1, max_length=MAX_MACS)
     addresses: tuple[AddressField, ...] = Field((), max_length=MAX_ADDRESSES)
@@ -86,6 +88,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Config:
+        self._check_leaves()
         reject_twice("segment name", [segment.name for segment in self.segment])
         reject_twice("vni", [segment.vni for segment in self.segment])
         reject_twice("guest name", [guest.name for guest in self.guest])
@@ -107,6 +110,15 @@ class Config(Settings):
                         f" the same MAC {mac.hex(':')}; each needs its own"
                     )
         return self
+
+    def _check_leaves(self) -> None:
+        own = ipaddress.ip_address(self.vswitch.vtep)
+        reject_twice("leaf", self.vswitch.leaves)
+        for leaf in self.vswitch.leaves:
+            if leaf == self.vswitch.vtep:
+                raise ValueError(f"leaf {leaf} is the vswitch's own vtep")
+            if ipaddress.ip_address(leaf).version != own.version:
+                raise ValueError(f"leaf {leaf} and vtep {own} are not of one address family")
 
 
 def check_mac(shared_mac: Mac, guest: str, mac: Mac) -> None:

@@ -201,7 +201,9 @@ class Engine:
 
     def activate(self, guest: str, sequence: int | None = None) -> Attachment:
         """Make a staged guest active: in the MAC table, and known to the leaves, at once."""
-        self._unpark(self.attachments.get(guest))
+        # Checked first: a port that is put into service takes flows of a guest that may still run
+        # elsewhere.
+        self._unpark(self.attachments.check_activate(guest, sequence))
         attachment = self.attachments.activate(guest, self._clock(), sequence)
         self._arrive(attachment)
         return attachment
@@ -254,11 +256,13 @@ class Engine:
     def _on_activation(self, live: _Live, frame: Buffer, verdict: Verdict) -> Verdict:
         """A guest said that it runs here. Data that said so is decided again, and so not lost."""
         attachment = live.attachment
+        if attachment.state is State.DEPARTING:
+            return verdict  # It was on its way when the guest left; only `activate` resumes.
         if not live.activations.take(self._clock()):
             self.events["activations_policed"] += 1
             return verdict
         try:
-            self._unpark(attachment)
+            self._unpark(self.attachments.check_activate(attachment.guest))
             self._arrive(self.attachments.heard(attachment.guest, self._clock()))
         except AttachmentError as error:
             self._log.warning("not activated", guest=attachment.guest, why=str(error))

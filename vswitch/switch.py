@@ -92,6 +92,8 @@ class Reason(StrEnum):
     """No segment has this VNI."""
     UPLINK_RUNT = "uplink_runt"
     """Shorter than an Ethernet header."""
+    UPLINK_TAGGED = "uplink_tagged"
+    """802.1Q inside VXLAN (RFC 7348 section 6.1)."""
     UPLINK_LINK_LOCAL_GROUP = "uplink_link_local_group"
     """To 01:80:c2:00:00:0x."""
     UPLINK_GROUP = "uplink_group"
@@ -137,6 +139,7 @@ UPLINK_STEPS: Final = (
     Step("is the VXLAN header valid", (Reason.UPLINK_BAD_VXLAN,)),
     Step("is the VNI one of our segments", (Reason.UPLINK_UNKNOWN_VNI,)),
     Step("is the frame long enough for its headers", (Reason.UPLINK_RUNT,)),
+    Step("is the frame untagged", (Reason.UPLINK_TAGGED,)),
     Step("may a bridge forward to this group", (Reason.UPLINK_LINK_LOCAL_GROUP,)),
     Step("is the destination a group", (Reason.UPLINK_GROUP,)),
     Step("is the destination a guest of the segment", (Reason.UPLINK_LOCAL, Reason.UPLINK_MISS)),
@@ -166,6 +169,7 @@ _UPLINK_NOT_A_LEAF = _drop(Reason.UPLINK_NOT_A_LEAF)
 _UPLINK_BAD_VXLAN = _drop(Reason.UPLINK_BAD_VXLAN)
 _UPLINK_UNKNOWN_VNI = _drop(Reason.UPLINK_UNKNOWN_VNI)
 _UPLINK_RUNT = _drop(Reason.UPLINK_RUNT)
+_UPLINK_TAGGED = _drop(Reason.UPLINK_TAGGED)
 _UPLINK_LINK_LOCAL_GROUP = _drop(Reason.UPLINK_LINK_LOCAL_GROUP)
 _UPLINK_MISS = _drop(Reason.UPLINK_MISS)
 
@@ -267,12 +271,14 @@ class Switch:
             return _UPLINK_UNKNOWN_VNI
         if len(packet) < 8 + HEADER_LEN:
             return _UPLINK_RUNT
-        destination = bytes(packet[8:14])
+        destination, _, ethertype = HEADER.unpack_from(packet, 8)
+        if ethertype in _TAGS:
+            return _UPLINK_TAGGED
         if destination[0] & 1:
             if ethernet.is_link_local_group(destination):
                 return _UPLINK_LINK_LOCAL_GROUP
             return segment.uplink_group
-        return segment.from_uplink.get(Mac(destination), _UPLINK_MISS)
+        return segment.from_uplink.get(destination, _UPLINK_MISS)
 
     def _forged(self, port: _Port, ethertype: int, frame: Buffer) -> Verdict | None:
         """Hold what is said *inside* the frame to the attachment; None where it is in order."""

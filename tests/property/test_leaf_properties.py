@@ -19,7 +19,7 @@ from leaf.bindings import Binding, Bindings, Timers
 from leaf.router import HEADER_LEN, IP_AT, Entry, Reason, Router
 from leaf.slowpath import Limits, SlowPath
 from leaf.topology import Topology
-from tests.frames import BROADCAST, OTHER_SHARED_MAC, SHARED_MAC, arp, ip, mac, v4, vxlan
+from tests.frames import BROADCAST, OTHER_SHARED_MAC, SHARED_MAC, arp, ip, mac, rarp, v4, vxlan
 from tests.unit.leaf_world import (
     FAR_LEAF,
     FAR_ROUTER_MAC,
@@ -40,6 +40,7 @@ from tests.unit.leaf_world import (
     World,
     forwarded,
     gateway,
+    rebuilt,
     topology,
 )
 from vswitch.wire.ethernet import Mac
@@ -229,9 +230,7 @@ steps = st.one_of(
         st.tuples(some_segment, some_host, some_mac, some_vtep, some_sequence, st.booleans()),
     ),
     st.tuples(st.just("arrived"), st.tuples(some_segment, some_mac, some_vtep)),
-    st.tuples(
-        st.just("withdraw"), st.tuples(some_segment, some_mac, some_vtep, some_sequence)
-    ),
+    st.tuples(st.just("withdraw"), st.tuples(some_segment, some_mac, some_vtep, some_sequence)),
     st.tuples(st.just("time"), st.tuples(st.sampled_from((0.3, 1.0, 2.5, 59.0, 61.0)))),
     st.tuples(st.just("doubt"), st.tuples(st.integers(0, 9))),
 )
@@ -264,9 +263,7 @@ class History:
             )
         elif what == "arrived":
             vni, guest, vtep = how
-            rarp = BROADCAST + guest + bytes.fromhex("803500010800060400 03".replace(" ", ""))
-            packet = vxlan(vni, (rarp + guest + bytes(4) + guest + bytes(4)).ljust(60, b"\0"))
-            world.punt(vtep, packet, self.now)
+            world.punt(vtep, vxlan(vni, rarp(guest)), self.now)
         elif what == "withdraw":
             vni, guest, vtep, sequence = how
             slowpath.withdraw(world.segment(vni), guest, vtep, sequence)
@@ -346,7 +343,7 @@ def reshaped(chance: Random) -> Topology:
         del new.vrfs[1]
     if chance.random() < 0.5 or two not in new.vrfs[0].segments or len(one.gateways) == 1:
         new.vrfs[0].routes.clear()
-    return new
+    return rebuilt(new)
 
 
 def shown(router: Router, topology_: Topology) -> list[object]:

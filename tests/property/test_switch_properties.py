@@ -267,7 +267,10 @@ verbs = st.one_of(
         st.sampled_from(SEGMENTS),
         st.sets(st.sampled_from(GUEST_MACS), min_size=1, max_size=2),
     ),
-    st.tuples(st.sampled_from(["activate", "detach", "speak", "vanish"]), st.sampled_from(NAMES)),
+    st.tuples(
+        st.sampled_from(["activate", "suspend", "detach", "speak", "vanish"]),
+        st.sampled_from(NAMES),
+    ),
 )
 
 
@@ -285,6 +288,8 @@ def carry_out(world: World, verb: tuple[object, ...]) -> None:
             engine.activate(name)
         elif what == "detach":
             engine.detach(name)
+        elif what == "suspend":
+            engine.suspend(name)
         elif what == "speak":
             own = min(engine.attachments.get(name).macs)
             world.emit(name, BROADCAST + own + b"\x88\xb5" + bytes(46))

@@ -9,9 +9,10 @@ OTHER   SAME  1.1.1.0/24 once more                     on A and B
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, NamedTuple
 
-from leaf.bindings import Bindings, Timers
+from leaf.bindings import DEFAULT_TIMERS, Bindings, Timers
 from leaf.fib import Prefix
 from leaf.router import Router, Verdict, rewrite
 from leaf.slowpath import Limits, Send, SlowPath
@@ -29,6 +30,7 @@ FAR_ROUTER_MAC: Final = Mac(bytes.fromhex("0200c0000202"))
 THIRD_ROUTER_MAC: Final = Mac(bytes.fromhex("0200c0000203"))
 GROUP_ONE = Group("one", Mac(SHARED_MAC))
 GROUP_TWO = Group("two", Mac(OTHER_SHARED_MAC))
+DEFAULT_LIMITS = Limits()
 SHARED: Final = {A: SHARED_MAC, B: SHARED_MAC, C: OTHER_SHARED_MAC}
 
 
@@ -106,14 +108,21 @@ def topology() -> Topology:
     )
 
 
+def rebuilt(changed: Topology) -> Topology:
+    """The same topology with its segments made anew, so that what they work out is right again."""
+    for vrf in changed.vrfs:
+        vrf.segments = [replace(segment) for segment in vrf.segments]
+    return changed
+
+
 class World:
     """A leaf's tables and its slow path, without an engine."""
 
     def __init__(
         self,
         *guests: Guest,
-        timers: Timers = Timers(),
-        limits: Limits = Limits(),
+        timers: Timers = DEFAULT_TIMERS,
+        limits: Limits = DEFAULT_LIMITS,
         capacity: int = 1000,
     ) -> None:
         self.topology = topology()

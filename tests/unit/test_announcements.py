@@ -70,6 +70,14 @@ def test_they_end_with_the_guest(table: Attachments) -> None:
     assert table.deadline() is None
 
 
+def test_a_guest_that_is_leaving_is_not_announced(table: Attachments) -> None:
+    """It would draw traffic back to the place that it leaves."""
+    table.add(guest(), NOW)
+    table.suspend("alice", NOW + 0.01)
+    assert due(table, NOW + 10) == []
+    assert table.deadline() is None
+
+
 def test_they_do_not_come_back_for_a_staged_successor(table: Attachments) -> None:
     table.add(guest(), NOW, 5)
     table.detach("alice", 5)

@@ -87,11 +87,46 @@ def test_a_guest_can_come_back(table: Attachments) -> None:
     assert table.of_port(PortId(1)) is None
 
 
-@pytest.mark.parametrize("verb", ["get", "activate", "detach"])
+def test_a_guest_that_is_leaving_is_still_known_and_may_stay_after_all(table: Attachments) -> None:
+    table.add(guest(), NOW, 5)
+    leaving = table.suspend("alice", NOW + 1)
+    assert (leaving.state, leaving.since, leaving.sequence) == (State.DEPARTING, NOW + 1, 5)
+    assert table.of_port(PORT) is leaving
+    assert table.activate("alice", NOW + 2).state is State.ACTIVE
+
+
+def test_a_guest_that_is_leaving_leaves(table: Attachments) -> None:
+    table.add(guest(), NOW, 5)
+    table.suspend("alice", NOW, 6)
+    assert table.detach("alice", 6).guest == "alice"
+    assert len(table) == 0
+
+
+def test_the_mac_of_a_guest_that_is_leaving_is_free(table: Attachments) -> None:
+    """Its successor on another port need not wait until the old port is closed."""
+    table.add(guest("alice", 1, 7), NOW)
+    table.suspend("alice", NOW)
+    table.add(guest("alice-moved", 2, 7), NOW)
+    before = snapshot(table)
+    with pytest.raises(AttachmentError, match="is active at guest 'alice-moved'"):
+        table.activate("alice", NOW + 1)
+    assert snapshot(table) == before
+
+
+def test_what_a_guest_says_makes_it_active_but_is_no_newer_news(table: Attachments) -> None:
+    table.add(guest(state=State.STAGED), NOW, 5)
+    said = table.heard("alice", NOW + 1)
+    assert (said.state, said.since, said.sequence) == (State.ACTIVE, NOW + 1, 5)
+    table.add(guest("bob", 2, 1, state=State.STAGED), NOW)
+    with pytest.raises(AttachmentError, match="is active at guest 'alice'"):
+        table.heard("bob", NOW)
+
+
+@pytest.mark.parametrize("verb", ["get", "activate", "heard", "suspend", "detach"])
 def test_an_unknown_guest_is_named_together_with_the_known(table: Attachments, verb: str) -> None:
     table.add(guest("alice", 1, 1), NOW)
     table.add(guest("bob", 2, 2), NOW)
-    arguments = ("nobody", NOW) if verb == "activate" else ("nobody",)
+    arguments = ("nobody",) if verb in ("get", "detach") else ("nobody", NOW)
     with pytest.raises(UnknownGuest, match=r"'nobody'.*alice, bob"):
         getattr(table, verb)(*arguments)
 
@@ -225,6 +260,14 @@ def test_an_older_withdrawal_does_not_delete_newer_state(table: Attachments) -> 
         table.detach("alice", 9)
     assert snapshot(table) == before
     assert table.of_port(PORT) is table.get("alice")
+
+
+def test_an_older_suspension_changes_nothing(table: Attachments) -> None:
+    table.add(guest(), NOW, 10)
+    before = snapshot(table)
+    with pytest.raises(StaleSequence):
+        table.suspend("alice", NOW + 1, 9)
+    assert snapshot(table) == before
 
 
 def test_an_older_arrival_after_the_departure_changes_nothing(table: Attachments) -> None:

@@ -269,6 +269,19 @@ def test_what_guests_say_does_not_outrun_the_sequences_of_the_orchestrator(world
     assert attached.guest == "carol"
 
 
+def test_refused_news_does_not_put_a_parked_port_into_service(world: World) -> None:
+    """While the guest still runs elsewhere, an enabled queue here would take frames from it."""
+    stale = world.attach("carol", 3, state=State.STAGED, sequence=10)
+    taken = world.attach("bob-again", 2, state=State.STAGED)
+    stale.park(True)
+    taken.park(True)
+    with pytest.raises(StaleSequence):
+        world.engine.activate("carol", 9)
+    with pytest.raises(AttachmentError, match="is active at guest 'bob'"):
+        world.engine.activate("bob-again")
+    assert (stale.parked, taken.parked) == (True, True)
+
+
 # Coming and going.
 
 
@@ -281,6 +294,36 @@ def test_a_guest_that_has_left_is_a_miss(world: World) -> None:
     frame = udp(BOB, ALICE)
     world.emit("alice", frame)
     assert world.at_leaf() == [vxlan(RED, SHARED_MAC + frame[6:])]
+
+
+def test_a_guest_that_is_leaving_is_a_miss_and_may_still_speak(world: World) -> None:
+    assert world.engine.suspend("bob") is world.ports["bob"]
+    from_bob, to_bob = udp(ALICE, BOB), udp(BOB, ALICE)
+    world.emit("bob", from_bob)
+    world.emit("alice", to_bob)
+    assert world.heard("alice") == [from_bob]
+    assert world.heard("bob") == []
+    assert world.at_leaf() == [vxlan(RED, SHARED_MAC + to_bob[6:])]
+    world.engine.tick(world.clock.now + 10)
+    assert BOB.hex(":") not in {sender for _, sender, _, _ in announced(world.at_leaf())}
+
+
+def test_a_guest_that_stays_after_all_is_announced_again(world: World) -> None:
+    world.engine.suspend("alice")
+    world.engine.activate("alice")
+    assert announced(world.at_leaf()) == [RARP_OF_ALICE, ARP_OF_ALICE]
+    world.emit("bob", udp(ALICE, BOB))
+    assert len(world.heard("alice")) == 1
+
+
+def test_a_rarp_that_was_still_on_its_way_does_not_keep_a_guest_that_is_leaving(
+    world: World,
+) -> None:
+    """It would be announced here once more, after it has been announced where it is now."""
+    world.engine.suspend("bob")
+    world.emit("bob", rarp(BOB))
+    assert world.engine.attachments.get("bob").state is State.DEPARTING
+    assert world.at_leaf() == []
 
 
 def test_a_port_number_is_not_used_again(world: World) -> None:

@@ -24,7 +24,6 @@ from tests.frames import (
     arp,
     ip,
     mac,
-    plain,
     rarp,
     udp6,
     v4,
@@ -143,11 +142,7 @@ def test_every_length_of_a_packet_has_a_verdict(world: World) -> None:
     for length in range(len(whole)):
         reason = world.router.decide(A, whole[:length]).reason
         expected = (
-            Reason.BAD_VXLAN
-            if length < 8
-            else Reason.RUNT
-            if length < 22
-            else Reason.BAD_IP_HEADER
+            Reason.BAD_VXLAN if length < 8 else Reason.RUNT if length < 22 else Reason.BAD_IP_HEADER
         )
         assert reason is expected, length
 
@@ -309,6 +304,23 @@ def test_the_longest_prefix_wins_and_a_host_route_over_all() -> None:
 def test_unbinding_what_is_not_bound_is_no_error(world: World) -> None:
     world.router.unbind(world.segment(ONE), v4("1.1.1.200"))
     assert world.router.decide(A, to_gateway(H1, "1.1.1.200")).reason is Reason.GLEAN
+
+
+@pytest.mark.parametrize(
+    ("subnet", "address", "reason"),
+    [
+        pytest.param("1.1.1.0/24", "1.1.1.77", Reason.GLEAN, id="a_subnet"),
+        pytest.param("1.1.1.255/32", "1.1.1.255", Reason.MARTIAN, id="its_last_address"),
+        pytest.param("127.0.0.0/8", "127.0.0.1", Reason.MARTIAN, id="loopback"),
+        pytest.param("224.0.0.0/3", "224.0.0.1", Reason.MARTIAN, id="multicast"),
+    ],
+)
+def test_what_is_connected_or_no_host_is_not_replaced_by_a_static_route_to_it(
+    subnet: str, address: str, reason: Reason
+) -> None:
+    changed = topology()
+    changed.vrfs[0].routes.append(Route(prefix(subnet), vtep=FAR_LEAF))
+    assert Router(changed).decide(A, to_gateway(H1, address)).reason is reason
 
 
 # A route via a guest.

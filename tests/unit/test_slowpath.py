@@ -37,6 +37,7 @@ from tests.unit.leaf_world import (
     Guest,
     World,
     gateway,
+    rebuilt,
     to_gateway,
     topology,
 )
@@ -321,7 +322,7 @@ def test_forgetting_takes_the_host_routes_too(world: World) -> None:
 
 
 def lost_names(world: World, new: Topology) -> set[tuple[int, bytes]]:
-    return {(b.segment, b.address) for b in world.slowpath.replace_topology(new)}
+    return {(b.segment, b.address) for b in world.slowpath.replace_topology(rebuilt(new))}
 
 
 def test_the_same_topology_loses_nothing(world: World) -> None:
@@ -371,7 +372,7 @@ def test_a_vswitchs_new_group_shows_in_what_is_forwarded(world: World) -> None:
 def test_a_segments_options_take_effect(world: World) -> None:
     new = topology()
     new.segments[0].hop_neutral = True
-    world.slowpath.replace_topology(new)
+    world.slowpath.replace_topology(rebuilt(new))
     assert world.router.decide(A, to_gateway(H1, H3.ip)).reason is Reason.BRIDGED
 
 
@@ -380,7 +381,7 @@ def test_what_is_gleaned_for_in_a_segment_that_goes_is_dropped(world: World) -> 
     new = topology()
     new.vrfs[0].segments.pop()
     new.vrfs[0].routes.clear()
-    world.slowpath.replace_topology(new)
+    world.slowpath.replace_topology(rebuilt(new))
     for at in (11.0, 12.0, 13.0):
         assert world.slowpath.tick(at) == []
 
@@ -392,7 +393,7 @@ def test_a_waiting_senders_vswitch_may_go_meanwhile(world: World) -> None:
     new = topology()
     for segment in new.segments:
         segment.vteps.pop(A, None)
-    world.slowpath.replace_topology(new)
+    world.slowpath.replace_topology(rebuilt(new))
     for at in (11.0, 12.0):
         assert {vtep for vtep, _ in questions(world.slowpath.tick(at))} == {B, C}
     assert [send.vtep for send in world.slowpath.tick(13.0)] == [B]
@@ -403,7 +404,7 @@ def test_a_waiting_senders_packet_is_not_released_into_what_it_has_left(world: W
     new = topology()
     for segment in new.segments:
         segment.vteps.pop(A, None)
-    world.slowpath.replace_topology(new)
+    world.slowpath.replace_topology(rebuilt(new))
     assert world.punt(B, announces(LATE), 10.5) == []
 
 
@@ -411,7 +412,7 @@ def test_a_waiting_prober_whose_vswitch_goes_is_not_told(world: World) -> None:
     world.punt(C, vxlan(ONE, arp(BROADCAST, mac(99), "0.0.0.0", H3.ip)), 10.0)
     new = topology()
     del new.segments[0].vteps[C]
-    world.slowpath.replace_topology(new)
+    world.slowpath.replace_topology(rebuilt(new))
     assert world.punt(B, answers(H3), 10.5) == []
 
 
@@ -419,5 +420,5 @@ def test_a_new_vswitch_is_asked_too(world: World) -> None:
     world.punt(A, to_gateway(H5, "2.2.2.77"), 10.0)
     new = topology()
     new.segments[1].vteps[C] = GROUP_ONE
-    world.slowpath.replace_topology(new)
+    world.slowpath.replace_topology(rebuilt(new))
     assert questions(world.slowpath.tick(11.0)) == [(v, "2.2.2.77") for v in (A, B, C)]

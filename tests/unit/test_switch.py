@@ -112,6 +112,7 @@ UPLINK_ROWS = (
     FromUplink(Reason.UPLINK_BAD_VXLAN, LEAF, b"\0" + vxlan(RED, udp(BOB_MAC, FAR_MAC))[1:]),
     FromUplink(Reason.UPLINK_UNKNOWN_VNI, LEAF, vxlan(99, udp(BOB_MAC, FAR_MAC))),
     FromUplink(Reason.UPLINK_RUNT, LEAF, vxlan(RED, BOB_MAC + FAR_MAC + b"\x08")),
+    FromUplink(Reason.UPLINK_TAGGED, LEAF, vxlan(RED, tagged(udp(BOB_MAC, FAR_MAC), 5))),
     FromUplink(Reason.UPLINK_LINK_LOCAL_GROUP, LEAF, vxlan(RED, plain(BRIDGE_GROUP, FAR_MAC))),
     FromUplink(Reason.UPLINK_GROUP, LEAF, vxlan(RED, arp(BROADCAST, FAR_MAC)), (ALICE, BOB, OSCAR)),
     FromUplink(Reason.UPLINK_LOCAL, LEAF, vxlan(RED, udp(BOB_SECOND_MAC, FAR_MAC)), (BOB,)),
@@ -316,6 +317,43 @@ def test_the_end_of_a_staged_guest_leaves_the_active_owner_of_its_mac_alone(
     assert switch.decide_uplink(LEAF, vxlan(RED, udp(BOB_MAC, FAR_MAC))).egress == (BOB,)
 
 
+# A guest that is leaving is sent nothing more, and what it has sent still goes its way.
+
+
+@pytest.fixture
+def leaving(switch: Switch) -> Switch:
+    bob = guests()["bob"]
+    bob.state = State.DEPARTING
+    switch.place(bob)
+    return switch
+
+
+def test_a_frame_for_a_guest_that_is_leaving_follows_it(leaving: Switch) -> None:
+    for gone in (BOB_MAC, BOB_SECOND_MAC):
+        verdict = leaving.decide(ALICE, udp(gone, ALICE_MAC))
+        assert verdict == Verdict((UPLINK,), SHARED_MAC, Reason.MISS_REWRITTEN)
+        packet = vxlan(RED, udp(gone, SHARED_MAC))
+        assert leaving.decide_uplink(LEAF, packet).reason is Reason.UPLINK_MISS
+    broadcast = arp(BROADCAST, ALICE_MAC)
+    assert leaving.decide(ALICE, broadcast).egress == (OSCAR, UPLINK)
+    assert leaving.decide_uplink(LEAF, vxlan(RED, broadcast)).egress == (ALICE, OSCAR)
+
+
+def test_a_frame_from_a_guest_that_is_leaving_is_forwarded(leaving: Switch) -> None:
+    assert leaving.decide(BOB, udp(ALICE_MAC, BOB_MAC)).egress == (ALICE,)
+    assert leaving.decide(BOB, udp(FAR_MAC, BOB_MAC)).reason is Reason.MISS_REWRITTEN
+    assert leaving.decide(BOB, arp(BROADCAST, BOB_MAC)).egress == (ALICE, OSCAR, UPLINK)
+    # It is no member any more, and yet its view of the members must not grow stale.
+    leaving.remove(guests()["oscar"])
+    assert leaving.decide(BOB, arp(BROADCAST, BOB_MAC)).egress == (ALICE, UPLINK)
+
+
+def test_a_guest_that_stays_after_all_is_back(leaving: Switch) -> None:
+    leaving.place(guests()["bob"])
+    assert leaving.decide(ALICE, udp(BOB_MAC, ALICE_MAC)).egress == (BOB,)
+    assert leaving.decide_uplink(LEAF, vxlan(RED, udp(BOB_MAC, FAR_MAC))).egress == (BOB,)
+
+
 # The tunnel's side.
 
 
@@ -352,6 +390,7 @@ def test_a_removed_segment_is_unknown(switch: Switch) -> None:
     packet = vxlan(GREEN, arp(BROADCAST, FAR_MAC))
     assert switch.decide_uplink(LEAF, packet).reason is Reason.UPLINK_UNKNOWN_VNI
     assert [segment.vni for segment in switch.segments()] == [RED, BLUE]
+    assert [switch.has_segment(vni) for vni in (RED, GREEN)] == [True, False]
 
 
 # Deciding changes nothing, so that `trace` may ask a live switch.

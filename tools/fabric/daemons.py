@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import tomli_w
 
-from vswitch.service.client import Client, ClientError
+from vswitch.service.client import Client
 
 from .namespace import Namespace
 from .topology import HostEntry, Topology
@@ -108,6 +109,9 @@ class DaemonProcess:
         self.log = directory / f"{name}.log"
         self._config = directory / f"{name}.toml"
         self._record = directory / f"{name}.pid"
+        self._notify = directory / f"{name}.notify"
+        self._ready: socket.socket | None = None
+        self._child: subprocess.Popen[bytes] | None = None
 
     def process(self) -> Process | None:
         """Return the running process, or None."""
@@ -139,6 +143,9 @@ class DaemonProcess:
         return "reloaded"
 
     def _start(self) -> None:
+        self._notify.unlink(missing_ok=True)
+        self._ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ready.bind(str(self._notify))
         with self.log.open("ab") as log:
             process = self.namespace.popen(
                 [sys.executable, "-m", self.kind, "run", str(self._config)],
@@ -147,26 +154,29 @@ class DaemonProcess:
                 stderr=log,
                 start_new_session=True,
                 cwd="/",
+                env={**os.environ, "NOTIFY_SOCKET": str(self._notify)},
             )
         with suppress(PermissionError):  # Without root they share the processor as others do.
             os.setpriority(os.PRIO_PROCESS, process.pid, PRIORITY)
+        self._child = process
         started = _start_time(process.pid)
         self._record.write_text(json.dumps([process.pid, started]))
 
     def wait_ready(self) -> None:
-        """Wait until the API answers. Raises LabError with the end of the log."""
+        """Wait until it says that it is ready, as systemd would. Raises LabError with the end of
+        its log."""
+        if self._ready is None:
+            return  # It was running before.
         until = time.monotonic() + START_TIMEOUT
-        while time.monotonic() < until:
-            client = self.client()
-            try:
-                client.get("/v1/status")
-                return
-            except ClientError:
-                if self.process() is None:
-                    break
-                time.sleep(0.02)
-            finally:
-                client.close()
+        with self._ready as ready:
+            self._ready = None
+            ready.settimeout(0.1)
+            while time.monotonic() < until and self.process() is not None:
+                try:
+                    if b"READY=1" in ready.recv(4096):
+                        return
+                except TimeoutError:
+                    continue
         tail = self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
         raise LabError(f"{self.kind} {self.name} did not start; its log ends with:\n{tail}")
 
@@ -178,15 +188,8 @@ class DaemonProcess:
         os.kill(process.pid, signal.SIGTERM)
         until = time.monotonic() + STOP_TIMEOUT
         while self.process() is not None and time.monotonic() < until:
-            _reap(process.pid)
             time.sleep(0.01)
         if self.process() is not None:
             os.kill(process.pid, signal.SIGKILL)
-            _reap(process.pid)
-
-
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return  # Started by an earlier command: init reaps it.
+        if self._child is not None:  # Else it was started by an earlier command, and init reaps it.
+            self._child.wait()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pyroute2 import IPRoute
+from pyroute2 import Ethtool, IPRoute
 from pyroute2 import netns as namespaces
 from pyroute2.netlink.exceptions import NetlinkError
 
@@ -129,6 +129,17 @@ class Namespace:
         with self._netlink() as netlink:
             master = self._index(netlink, bridge)
             netlink.link("set", index=self._index(netlink, name), master=master, state="up")
+
+    def complete_checksums(self, name: str) -> None:
+        """Have checksums filled in before a packet leaves by this link, as on a wire.
+
+        A veth hands a packet over with its checksum still to be computed. The kernel at the other
+        end knows; a program that reads the payload of a tunnel does not.
+        """
+        with inside(self.name), Ethtool() as ethtool:
+            features = ethtool.get_features(name)
+            features.features["tx-checksum-ip-generic"].enable = False
+            ethtool.set_features(name, features)
 
     def add_tap(self, name: str, mac: str, mtu: int) -> None:
         """Create a persistent multi-queue TAP, still down."""

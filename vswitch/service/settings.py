@@ -84,7 +84,9 @@ MacField = Annotated[
     AfterValidator(_is_station),
     PlainSerializer(ethernet.format_mac, return_type=str),
 ]
-VniField = Annotated[Vni, Field(ge=1, le=vxlan.MAX_VNI)]
+VniField = Annotated[Vni, Field(ge=1, le=vxlan.MAX_VNI, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+"""true or false, and not "yes"."""
 VtepField = Annotated[Vtep, BeforeValidator(_canonical)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
