@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vswitch.phy.tunnel import Inbox, Train, Tunnel
+from vswitch.phy.tunnel import Inbox, Tunnel
 from vswitch.wire import vxlan
-from vswitch.wire.vxlan import VXLAN_LEN
+from vswitch.wire.vxlan import VXLAN_LEN, Vtep
 
 from .bindings import Bindings, Timers
-from .router import Reason, Router, Verdict, rewrite
+from .router import TTL_AT, Reason, Router, Verdict, rewrite
 from .slowpath import Limits, Send, SlowPath
 from .topology import Topology
 
@@ -30,6 +30,12 @@ PUNTED = frozenset(
     }
 )
 """The reasons that the slow path takes up."""
+
+
+def _may_be_rewritten_as_one(train: memoryview, size: int) -> bool:
+    """Say whether all packets of a train have one TTL: what a guest writes there is its own affair,
+    and the first packet's verdict must not send on one that is used up."""
+    return len(train) <= size or len(set(train[TTL_AT::size])) == 1
 
 
 class Engine:
@@ -56,36 +62,45 @@ class Engine:
 
     def pump_tunnel(self) -> None:
         """Take what the tunnel has received and carry out its verdicts, a train at a time."""
-        inbox, decide, counts = self._inbox, self.router.decide, self.counts
+        inbox = self._inbox
         self.tunnel.read(inbox)
         now = self._clock()
         for train in inbox.trains[: inbox.count]:
             view = train.view[: train.length]
-            verdict = decide(train.source, view[: train.size])
-            counts[verdict.reason] += -(-train.length // train.size) if train.size else 1
-            if verdict.vtep is not None:
-                self._forward(verdict, train, view)
-            elif verdict.reason in PUNTED:
+            if _may_be_rewritten_as_one(view, train.size):
+                self._take(train.source, view, train.size, now)
+            else:
                 for packet in train.packets():
-                    self.send(self.slowpath.handle(verdict, train.source, packet, now))
-            elif verdict.reason is Reason.MULTICAST_REPLICATED:
-                self._replicate(verdict, train, view)
+                    self._take(train.source, packet, len(packet), now)
         self.tunnel.flush()
 
-    def _forward(self, verdict: Verdict, train: Train, view: memoryview) -> None:
-        flow = vxlan.flow_hash(view[VXLAN_LEN : train.size])
-        for at in range(0, train.length, train.size):
-            rewrite(view[at : at + train.size], verdict)
-        assert verdict.vtep is not None
-        if not self.tunnel.send_train(verdict.vtep, flow, view, train.size):
+    def _take(self, source: Vtep, train: memoryview, size: int, now: float) -> None:
+        """Carry out the verdict on a train of packets of `size` bytes."""
+        verdict = self.router.decide(source, train[:size])
+        packets = -(-len(train) // size) if size else 1
+        self.counts[verdict.reason] += packets
+        if verdict.vtep is not None:
+            self._forward(verdict, verdict.vtep, train, size)
+        elif verdict.reason in PUNTED:
+            for at in range(0, len(train), size):
+                packet = train[at : at + size]
+                self.send(self.slowpath.handle(verdict, source, packet, now))
+        elif verdict.reason is Reason.MULTICAST_REPLICATED:
+            self._replicate(verdict, source, train, size)
+
+    def _forward(self, verdict: Verdict, vtep: Vtep, train: memoryview, size: int) -> None:
+        flow = vxlan.flow_hash(train[VXLAN_LEN:size])
+        for at in range(0, len(train), size):
+            rewrite(train[at : at + size], verdict)
+        if not self.tunnel.send_train(vtep, flow, train, size):
             self.send_failed += 1
 
-    def _replicate(self, verdict: Verdict, train: Train, view: memoryview) -> None:
+    def _replicate(self, verdict: Verdict, source: Vtep, train: memoryview, size: int) -> None:
         """One copy to each other vswitch of the segment; the frames stay as they are."""
         assert verdict.segment is not None
-        flow = vxlan.flow_hash(view[VXLAN_LEN : train.size])
+        flow = vxlan.flow_hash(train[VXLAN_LEN:size])
         for vtep in verdict.segment.vteps:
-            if vtep != train.source and not self.tunnel.send_train(vtep, flow, view, train.size):
+            if vtep != source and not self.tunnel.send_train(vtep, flow, train, size):
                 self.send_failed += 1
 
     def send(self, sends: list[Send]) -> None:

@@ -173,7 +173,7 @@ _LOOP = Verdict(Reason.LOOP)
 
 IP_AT: Final = VXLAN_LEN + ethernet.HEADER_LEN
 """Where the inner IP header stands in a VXLAN packet."""
-_TTL_AT: Final = VXLAN_LEN + ipv4.TTL_AT
+TTL_AT: Final = VXLAN_LEN + ipv4.TTL_AT
 _CHECKSUM_AT: Final = VXLAN_LEN + ipv4.CHECKSUM_AT
 _SOURCE_AT: Final = VXLAN_LEN + ipv4.SOURCE_AT
 _DESTINATION_AT: Final = VXLAN_LEN + ipv4.DESTINATION_AT
@@ -246,7 +246,7 @@ class Router:
             return verdict
         if entry.bridged is not None and entry.vni == domain.vni:
             return entry.bridged
-        if packet[_TTL_AT] <= 1:
+        if packet[TTL_AT] <= 1:
             return _EXPIRED
         if entry.vni is None and verdict.vtep == source:
             return _LOOP
@@ -349,6 +349,6 @@ def rewrite(packet: memoryview | bytearray, verdict: Verdict) -> None:
     packet[:HEADER_LEN] = verdict.header
     if verdict.reason is Reason.BRIDGED:
         return
-    packet[_TTL_AT] -= 1
+    packet[TTL_AT] -= 1
     (before,) = _U16.unpack_from(packet, _CHECKSUM_AT)
     _U16.pack_into(packet, _CHECKSUM_AT, checksum.after_ttl_decrement(before))
