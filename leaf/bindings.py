@@ -34,7 +34,7 @@ from vswitch.wire.ethernet import Mac
 from vswitch.wire.vxlan import Vni, Vtep
 
 MAX_BINDINGS = 200_000
-"""About 150 MB with their FIB entries; twice what the leaf is sized for."""
+"""About 210 MB with their FIB entries; twice what the leaf is sized for."""
 MAX_PER_MAC = 256
 """A guest with containers has dozens of addresses; one that claims more is cheating."""
 MAX_REMEMBERED = 16_384

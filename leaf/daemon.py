@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from vswitch.phy.udp import UdpTunnel
@@ -13,7 +14,7 @@ from vswitch.wire.vxlan import Vtep
 
 from . import config as configuration
 from .bindings import State, Timers
-from .config import Config, Plan
+from .config import BindingSettings, Config, Plan
 from .engine import Engine
 from .slowpath import Limits
 from .topology import Segment
@@ -44,7 +45,7 @@ class Daemon:
             max_bindings=limits.bindings,
         )
         self.shell = Shell(self.engine, self.log)
-        self._learn_configured()
+        self._learn_configured(config.binding)
         self.shell.watch(tunnel.fileno(), self.engine.pump_tunnel)
 
     def segment(self, name: str) -> Segment:
@@ -63,9 +64,9 @@ class Daemon:
         names |= {vswitch.vtep: vswitch.name for vswitch in self.config.vswitch}
         return names.get(Vtep(vtep), vtep)
 
-    def _learn_configured(self) -> None:
+    def _learn_configured(self, bindings: Iterable[BindingSettings]) -> None:
         vteps = {vswitch.name: vswitch.vtep for vswitch in self.config.vswitch}
-        for binding in self.config.binding:
+        for binding in bindings:
             self.engine.send(
                 self.engine.slowpath.learn(
                     self.segment(binding.segment),
@@ -106,12 +107,27 @@ class Daemon:
         lost = slowpath.replace_topology(configuration.topology(self.config))
         if lost:
             self.log.info("bindings without a place were removed", count=len(lost))
-        if old.binding != self.config.binding:
-            configured = [b for b in slowpath.bindings.all() if b.state is State.CONFIGURED]
-            slowpath.forget(configured)
-            self._learn_configured()
+        # Entries that are gone or changed are forgotten; entries that are new or have lost their
+        # place are learnt. A configured guest that has moved meanwhile stays where it is.
+        kept = set(old.binding) & set(self.config.binding)
+        places = {(self.segment(b.segment).vni, b.address) for b in kept}
+        slowpath.forget(
+            binding
+            for binding in slowpath.bindings.all()
+            if binding.state is State.CONFIGURED
+            and (binding.segment, binding.address) not in places
+        )
+        self._learn_configured(
+            binding
+            for binding in self.config.binding
+            if binding not in kept or self._is_lost(binding)
+        )
         if old.log != self.config.log:
             logging.configure(self.config.log.level)
+
+    def _is_lost(self, entry: BindingSettings) -> bool:
+        found = self.engine.slowpath.bindings.get(self.segment(entry.segment).vni, entry.address)
+        return found is None or found.state is not State.CONFIGURED
 
     def close(self) -> None:
         """Release the tunnel."""

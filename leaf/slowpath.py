@@ -227,9 +227,9 @@ class SlowPath:
             sends += self._say(Reason.GLEAN, held.source, held.packet, now)
         return sends
 
-    def _release(self, held: list[Held]) -> list[Send]:
+    def _release(self, held: list[Held], now: float) -> list[Send]:
         """Decide held packets again, now that there is a binding."""
-        sends = []
+        sends: list[Send] = []
         for source, packet in held:
             verdict = self._router.decide(source, packet)
             if verdict.vtep is not None:
@@ -237,6 +237,8 @@ class SlowPath:
                 ready = bytearray(packet)
                 rewrite(ready, verdict)
                 sends.append(Send(verdict.vtep, bytes(ready)))
+            elif verdict.reason is Reason.EXPIRED:
+                sends += self._say(verdict.reason, source, packet, now)
         return sends
 
     # -- bindings ------------------------------------------------------------------------------
@@ -263,7 +265,7 @@ class SlowPath:
         held = self.gleaner.resolved((segment.vni, address))
         if held is not None:
             self.glean_counts[GleanOutcome.RESOLVED] += 1
-            sends += self._release(held)
+            sends += self._release(held, now)
         prober = self._conflicts.owner_is_alive(segment.vni, address, now)
         if prober is not None and prober.mac != mac and prober.vtep in segment.vteps:
             self.events["arp_answers"] += 1
