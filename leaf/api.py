@@ -36,7 +36,7 @@ class BindingRequest(Settings):
     address: AddressField
     mac: MacField
     vtep: VtepField
-    sequence: int | None = Field(None, ge=0)
+    sequence: int | None = Field(None, ge=0, lt=1 << 63)
 
 
 def make(daemon: Daemon) -> FastAPI:
@@ -77,7 +77,7 @@ def make(daemon: Daemon) -> FastAPI:
             "bindings": len(slowpath.bindings),
             "gleaning": len(slowpath.gleaner),
             "unanswered": slowpath.gleaner.negative,
-            "up_s": round(time.time() - daemon.started, 1),
+            "up_s": round(time.monotonic() - daemon.started, 1),
             "tunnel_faults": engine.tunnel.faults,
             "log_lines_lost": log.stderr.lost,
         }

@@ -106,7 +106,7 @@ def decide(
     """Decide on a message that came from `source`; `lookup` finds bindings of this segment."""
     if message is None or message.op not in (arp.REQUEST, arp.REPLY):
         return Verdict(Reason.MALFORMED)
-    if message.sender_mac != frame_source or ethernet.is_group(frame_source):
+    if message.sender_mac != frame_source or not ethernet.is_station(frame_source):
         return Verdict(Reason.SENDER_MISMATCH)
     if message.sender_mac in segment.shared_macs or segment.is_gateway(message.sender_ip):
         return Verdict(Reason.CLAIMS_GATEWAY)

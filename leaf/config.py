@@ -56,10 +56,12 @@ class Api(Settings):
 class LimitSettings(Settings):
     """`[limits]`"""
 
-    bindings: int = Field(MAX_BINDINGS, ge=1, le=1_000_000)
+    bindings: int = Field(MAX_BINDINGS, ge=1, le=1_000_000, strict=True)
     punts_per_second: float = Field(2000.0, gt=0)
     icmp_per_second: float = Field(500.0, gt=0)
     gleans_per_second: float = Field(500.0, gt=0)
+    guest_punts_per_second: float = Field(200.0, gt=0)
+    guest_gleans_per_second: float = Field(50.0, gt=0)
 
 
 class TimerSettings(Settings):
@@ -67,7 +69,7 @@ class TimerSettings(Settings):
 
     confirm_after: float = Field(60.0, ge=0.1)
     probe_interval: float = Field(1.0, ge=0.01)
-    probes: int = Field(3, ge=1, le=10)
+    probes: int = Field(3, ge=1, le=10, strict=True)
 
 
 class GroupSettings(Settings):
@@ -167,17 +169,45 @@ class Config(Settings):
         vteps = [vswitch.vtep for vswitch in self.vswitch]
         vteps += [remote.vtep for remote in self.remote_leaf]
         reject_twice("vtep", [self.leaf.vtep, *vteps])
+        self._check_families(vteps)
+        self._check_own_macs()
         for vswitch in self.vswitch:
             self._need("group", vswitch.group, f"vswitch {vswitch.name!r}")
         for segment in self.segment:
             self._check_segment(segment)
         self._check_subnets()
+        self._check_martians()
         reject_twice("route", [f"{route.vrf} {route.prefix}" for route in self.route])
         for route in self.route:
             self._check_route(route)
         self._check_prefixes()
         self._check_bindings()
         return self
+
+    def _check_families(self, vteps: Sequence[str]) -> None:
+        own = ipaddress.ip_address(self.leaf.vtep)
+        for vtep in vteps:
+            if ipaddress.ip_address(vtep).version != own.version:
+                raise ValueError(f"vtep {vtep} and our own {own} are not of one address family")
+
+    def _check_own_macs(self) -> None:
+        """Our own MACs are different from each other and from every guest's."""
+        shared = {group.shared_mac: f"group {group.name!r}" for group in self.group}
+        reject_twice("shared-mac", [group.shared_mac.hex(":") for group in self.group])
+        own = router_mac(self.leaf)
+        if own in shared:
+            raise ValueError(f"router-mac {own.hex(':')} is the shared MAC of {shared[own]}")
+        places: dict[tuple[str, Mac], str] = {}
+        for binding in self.binding:
+            shown = binding.mac.hex(":")
+            if binding.mac in (*shared, own):
+                raise ValueError(f"binding of {shown}: this MAC is one of our own")
+            place = places.setdefault((binding.segment, binding.mac), binding.vswitch)
+            if place != binding.vswitch:
+                raise ValueError(
+                    f"bindings of {shown} in segment {binding.segment!r} are at vswitches"
+                    f" {place!r} and {binding.vswitch!r}; a guest has one place"
+                )
 
     def _need(self, table: str, name: str, who: str) -> None:
         known = [one.name for one in getattr(self, table.replace("-", "_"))]
@@ -210,6 +240,15 @@ class Config(Settings):
                     raise ValueError(
                         f"vrf {vrf.name!r}: subnets {one} of segment {of_one!r} and {two} of"
                         f" segment {of_two!r} overlap; put them into different VRFs"
+                    )
+
+    def _check_martians(self) -> None:
+        for segment in self.segment:
+            for network in (gateway.network for gateway in segment.gateway):
+                if any(network.overlaps(ipaddress.IPv4Network(text)) for text in MARTIANS):
+                    raise ValueError(
+                        f"segment {segment.name!r}: {network} holds addresses that no router may"
+                        f" forward to ({', '.join(MARTIANS)})"
                     )
 
     def _check_route(self, route: RouteSettings) -> None:

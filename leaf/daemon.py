@@ -31,7 +31,7 @@ class Daemon:
         """Needs a running event loop."""
         self.path = path
         self.config = config
-        self.started = time.time()
+        self.started = time.monotonic()
         self.log = logging.get(daemon="leaf", name=config.leaf.name)
         limits, timers = config.limits, config.timers
         self.engine = Engine(
@@ -40,13 +40,21 @@ class Daemon:
             time.monotonic,
             timers=Timers(timers.confirm_after, timers.probe_interval, timers.probes),
             limits=Limits(
-                limits.punts_per_second, limits.icmp_per_second, limits.gleans_per_second
+                limits.punts_per_second,
+                limits.icmp_per_second,
+                limits.gleans_per_second,
+                limits.guest_punts_per_second,
+                limits.guest_gleans_per_second,
             ),
             max_bindings=limits.bindings,
+            on_failure=self._on_failure,
         )
         self.shell = Shell(self.engine, self.log)
         self._learn_configured(config.binding)
         self.shell.watch(tunnel.fileno(), self.engine.pump_tunnel)
+
+    def _on_failure(self, error: Exception) -> None:
+        self.shell.failed(error)
 
     def segment(self, name: str) -> Segment:
         """Return a segment by name. Raises UnknownName."""

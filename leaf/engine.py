@@ -50,10 +50,11 @@ class Engine:
         timers: Timers,
         limits: Limits,
         max_bindings: int,
+        on_failure: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self.router = Router(topology)
         bindings = Bindings(timers, max_bindings)
-        self.slowpath = SlowPath(topology, self.router, bindings, limits)
+        self.slowpath = SlowPath(topology, self.router, bindings, limits, on_failure)
         self.tunnel = tunnel
         self.counts = dict.fromkeys(Reason, 0)
         self.send_failed = 0

@@ -50,7 +50,7 @@ class Outcome(StrEnum):
     FULL = "full"
     """Too many addresses are being asked for."""
     POLICED = "policed"
-    """Asking is beyond its rate."""
+    """Asking is beyond its rate, or beyond what one guest may have asked for."""
     RESOLVED = "resolved"
     """An answer came; what was held goes on."""
     UNANSWERED = "unanswered"
@@ -119,6 +119,10 @@ class Gleaner:
         asked = self._asked[key] = _Asked(now + INTERVAL)
         self._hold(asked, held)
         return Outcome.ASKED
+
+    def is_asking(self, key: Key) -> bool:
+        """Say whether an address is being asked for."""
+        return key in self._asked
 
     def is_negative(self, key: Key, now: float) -> bool:
         """Say whether nobody answered for an address a moment ago."""

@@ -28,6 +28,15 @@ def _inner_packet(packet: Buffer) -> memoryview:
     return inner[: inner[2] << 8 | inner[3]]
 
 
+def _may_be_a_host(segment: Segment, source: bytes) -> bool:
+    """Say whether a source may be answered: not our own address, nor a subnet's first or last."""
+    if segment.is_gateway(source):
+        return False
+    return segment.gateway_for(source) is not None or not any(
+        gateway.covers(source) for gateway in segment.gateways
+    )
+
+
 def _frame_back(packet: Buffer, shared_mac: Mac, source_ip: bytes, message: bytes) -> bytes:
     guest = bytes(packet[VXLAN_LEN + 6 : VXLAN_LEN + 12])
     guest_ip = bytes(packet[IP_AT + 12 : IP_AT + 16])
@@ -38,10 +47,11 @@ def _frame_back(packet: Buffer, shared_mac: Mac, source_ip: bytes, message: byte
 def error(reason: Reason, segment: Segment, shared_mac: Mac, packet: Buffer) -> bytes | None:
     """Build the error about a sound VXLAN `packet` of `segment` that could not be forwarded."""
     inner = _inner_packet(packet)
-    if not icmp.may_be_answered(inner):
+    source = bytes(inner[12:16])
+    if not icmp.may_be_answered(inner) or not _may_be_a_host(segment, source):
         return None
     # From the gateway address of the sender's subnet; of the first one for a stranger.
-    gateway = segment.gateway_for(bytes(inner[12:16])) or segment.gateways[0]
+    gateway = segment.gateway_for(source) or segment.gateways[0]
     kind, code = _ERRORS[reason]
     return _frame_back(packet, shared_mac, gateway.address, icmp.error(kind, code, inner))
 
@@ -54,7 +64,7 @@ def answer(segment: Segment, shared_mac: Mac, packet: Buffer) -> bytes | None:
     inner = _inner_packet(packet)
     header_len = (inner[0] & 0x0F) * 4
     fragmented = (inner[6] << 8 | inner[7]) & ipv4.FRAGMENT_MASK
-    if inner[9] != ipv4.ICMP or fragmented or bytes(inner[12:16]) == ipv4.UNSPECIFIED:
+    if inner[9] != ipv4.ICMP or fragmented or not _may_be_a_host(segment, bytes(inner[12:16])):
         return None
     message = icmp.echo_reply(inner[header_len:])
     if message is None:

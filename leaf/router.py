@@ -181,8 +181,9 @@ _U16: Final = Struct("!H")
 HEADER_LEN: Final = VXLAN_LEN + 12
 """What a forwarding verdict puts in front: the VXLAN header and both MACs."""
 
-MARTIANS: Final = ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3")
-"""Destinations that are no hosts: this network, loopback, multicast and all above (RFC 6890)."""
+MARTIANS: Final = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
+"""Destinations that no router forwards to: this network, loopback, link-local (RFC 3927 section 7),
+multicast and all above (RFC 6890)."""
 
 
 class Router:

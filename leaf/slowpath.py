@@ -1,10 +1,10 @@
 """The slow path: all that the leaf answers, asks and learns.
 
 The engine forwards; what the router only names (ARP, RARP, ICMP, gleaning) comes here, behind a
-token bucket per VTEP, so that a guest that floods ARP can starve neither forwarding nor the guests
-of other hosts. This is a core without I/O: input with the time goes in (`handle`, `tick`), packets
-to be sent come out, `deadline` says when it wants to be woken. It alone changes bindings, and
-carries every change over into the router's FIB.
+token bucket per guest and one per VTEP, so that a guest that floods ARP starves neither forwarding
+nor other guests. This is a core without I/O: input with the time goes in (`handle`, `tick`),
+packets to be sent come out, `deadline` says when it wants to be woken. It alone changes bindings,
+and carries every change over into the router's FIB.
 
 Formats are parsed by dpkt, which on hostile input may raise anything: that is caught here and
 counted, and never ends more than the one packet.
@@ -12,7 +12,7 @@ counted, and never ends more than the one packet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from vswitch.service.policer import Policer
@@ -32,7 +32,9 @@ from .topology import Segment, Topology
 
 EVENTS = {
     "punts_policed": "packets for the slow path beyond the rate of their VTEP",
-    "punts_failed": "packets that the slow path could not parse",
+    "guests_policed": "packets for the slow path beyond the rate of their guest",
+    "punts_failed": "packets on which the slow path failed",
+    "rarp_malformed": "RARPs that are none, or of a sender that is not the frame's source",
     "icmp_sent": "ICMP answers and errors sent",
     "icmp_policed": "ICMP answers and errors beyond the rate of their VTEP",
     "icmp_silent": "packets about which no ICMP may be or could be sent",
@@ -58,14 +60,30 @@ class Limits(NamedTuple):
     """ICMP answers and errors per VTEP."""
     gleans: float = 500.0
     """New addresses asked for, over all."""
+    guest_punts: float = 200.0
+    """Packets per guest: so a guest that floods starves only itself, until ten do."""
+    guest_gleans: float = 50.0
+    """New addresses that one guest may have asked for; each keeps a place for three seconds, so
+    that one that scans takes a seventh of the table."""
+
+
+def _guest(source: Vtep, packet: memoryview | bytes) -> tuple[Vtep, bytes]:
+    """Name the guest that sent a packet: its MAC behind its VTEP."""
+    return source, bytes(packet[VXLAN_LEN + 6 : VXLAN_LEN + 12])
 
 
 class SlowPath:
     """What the leaf knows and says beyond forwarding."""
 
     def __init__(
-        self, topology: Topology, router: Router, bindings: Bindings, limits: Limits
+        self,
+        topology: Topology,
+        router: Router,
+        bindings: Bindings,
+        limits: Limits,
+        on_failure: Callable[[Exception], None] = lambda error: None,
     ) -> None:
+        """`on_failure` is told of what a packet made us raise, before that is counted."""
         self.bindings = bindings
         self.gleaner = Gleaner(limits.gleans)
         self.arp_counts = dict.fromkeys(arp_rules.Reason, 0)
@@ -77,6 +95,9 @@ class SlowPath:
         self._segments = {segment.vni: segment for segment in topology.segments}
         self._punts = Policer(limits.punts, limits.punts)
         self._icmp = Policer(limits.icmp, limits.icmp)
+        self._guest_punts = Policer(limits.guest_punts, limits.guest_punts)
+        self._guest_gleans = Policer(limits.guest_gleans, limits.guest_gleans)
+        self._on_failure = on_failure
         self._conflicts = Conflicts()
 
     # -- packets -------------------------------------------------------------------------------
@@ -85,13 +106,17 @@ class SlowPath:
         self, verdict: Verdict, source: Vtep, packet: memoryview | bytes, now: float
     ) -> list[Send]:
         """Do what the router's verdict about a packet from `source` calls for."""
+        if not self._guest_punts.take(_guest(source, packet), now):
+            self.events["guests_policed"] += 1
+            return []
         if not self._punts.take(source, now):
             self.events["punts_policed"] += 1
             return []
         try:
             return self._dispatch(verdict, source, packet, now)
-        except Exception:
-            # Whatever a parser raises on hostile input ends this packet and nothing else.
+        except Exception as error:
+            # Whatever is raised on hostile input ends this packet and nothing else.
+            self._on_failure(error)
             self.events["punts_failed"] += 1
             return []
 
@@ -131,7 +156,7 @@ class SlowPath:
         if verdict.reason in arp_rules.ANSWERED:
             sends.append(self._answer(segment, source, message))
         elif verdict.reason is arp_rules.Reason.UNKNOWN:
-            sends += self._want((segment.vni, message.target_ip), None, now)
+            sends += self._want((segment.vni, message.target_ip), source, packet, None, now)
         elif verdict.reason is arp_rules.Reason.CONFLICT and verdict.bound is not None:
             self._conflicts.wait(segment.vni, message.target_ip, source, message.sender_mac, now)
             self.bindings.probe_now(verdict.bound, now)
@@ -153,7 +178,7 @@ class SlowPath:
         frame = packet[VXLAN_LEN:]
         message = arp.parse(frame)
         if message is None or message.sender_mac != bytes(frame[6:12]):
-            self.events["punts_failed"] += 1
+            self.events["rarp_malformed"] += 1
             return []
         self._apply(self.bindings.arrived(segment.vni, message.sender_mac, source, now))
         return []
@@ -197,12 +222,18 @@ class SlowPath:
         at = VXLAN_LEN + ethernet.HEADER_LEN + 16
         address = verdict.ask or bytes(packet[at : at + 4])
         held = Held(source, bytes(packet))
-        sends = self._want((verdict.segment.vni, address), held, now)
+        sends = self._want((verdict.segment.vni, address), source, packet, held, now)
         if self.gleaner.is_negative((verdict.segment.vni, address), now):
             sends += self._say(Reason.GLEAN, source, packet, now)
         return sends
 
-    def _want(self, key: Key, held: Held | None, now: float) -> list[Send]:
+    def _want(
+        self, key: Key, source: Vtep, packet: memoryview | bytes, held: Held | None, now: float
+    ) -> list[Send]:
+        is_new = not (self.gleaner.is_asking(key) or self.gleaner.is_negative(key, now))
+        if is_new and not self._guest_gleans.take(_guest(source, packet), now):
+            self.glean_counts[GleanOutcome.POLICED] += 1
+            return []
         outcome = self.gleaner.want(key, now, held)
         self.glean_counts[outcome] += 1
         return self._ask_segment(key) if outcome is GleanOutcome.ASKED else []

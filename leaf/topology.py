@@ -27,6 +27,11 @@ class Gateway(NamedTuple):
     address: bytes
     prefix: Prefix
 
+    def covers(self, address: bytes) -> bool:
+        """Say whether `address` is in the subnet, as a host's address or not."""
+        host_bits = len(self.address) * 8 - self.prefix.length
+        return int.from_bytes(address, "big") >> host_bits == self.prefix.network >> host_bits
+
     def serves(self, address: bytes) -> bool:
         """Say whether a guest may have `address`: in the subnet, not its first or last (IPv4)."""
         host_bits = len(self.address) * 8 - self.prefix.length

@@ -46,11 +46,13 @@ def run(config: ConfigFile = Path("/etc/tapestry/vswitch.toml")) -> None:
         try:
             await daemon.start()
 
-            async def reload() -> None:
+            async def reload() -> str:
                 try:
-                    await daemon.reload()
+                    plan = await daemon.reload()
                 except settings.SettingsError as error:
                     daemon.log.error("not reloaded; nothing was changed", why=str(error))
+                    return "not reloaded, see the log"
+                return f"reloaded, {len(plan.changes)} changes"
 
             status = f"vtep {own.vtep}, {len(daemon.engine.attachments)} guests"
             await daemon.shell.serve(api.make(daemon), listener, reload, status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Response
 from pydantic import Field
@@ -23,18 +23,20 @@ from .switch import Reason
 from .trace import TraceRequest, trace
 from .wire.ethernet import format_mac
 
+Sequence = Annotated[int | None, Field(ge=0, lt=1 << 63)]
+
 
 class AttachRequest(GuestSettings):
     """A guest to attach or to stage."""
 
     state: Literal[State.ACTIVE, State.STAGED] = State.ACTIVE
-    sequence: int | None = Field(None, ge=0)
+    sequence: Sequence = None
 
 
 class SequenceRequest(Settings):
     """The body of a verb that only has a sequence."""
 
-    sequence: int | None = Field(None, ge=0)
+    sequence: Sequence = None
 
 
 def make(daemon: Daemon) -> FastAPI:
@@ -79,7 +81,7 @@ def make(daemon: Daemon) -> FastAPI:
             "shared_mac": format_mac(own.shared_mac),
             "leaves": own.leaves,
             "guests": len(engine.attachments),
-            "up_s": round(time.time() - daemon.started, 1),
+            "up_s": round(time.monotonic() - daemon.started, 1),
             "tunnel_faults": engine.tunnel.faults,
             "log_lines_lost": log.stderr.lost,
         }
@@ -136,7 +138,7 @@ def make(daemon: Daemon) -> FastAPI:
         return show(await daemon.activate(guest, body.sequence if body else None))
 
     @app.delete("/v1/guests/{guest}")
-    async def detach(guest: str, sequence: int | None = None) -> dict[str, Any]:
+    async def detach(guest: str, sequence: Sequence = None) -> dict[str, Any]:
         gone = await daemon.detach(guest, sequence)
         return {"guest": gone.guest, "state": "absent"}
 

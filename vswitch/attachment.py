@@ -71,6 +71,8 @@ class Attachment:
     """When it got into this state, in seconds of the engine's clock."""
     activation: int = 0
     """Which of this vswitch's activations was its last one."""
+    device: str = ""
+    """What is behind the port, as people name it: two guests cannot have the same."""
 
 
 class AttachmentError(ValueError):
@@ -121,6 +123,12 @@ class Attachments:
             raise AttachmentError(f"guest {new.guest!r} is attached already; detach it first")
         if len(self._by_guest) >= MAX_ATTACHMENTS:
             raise AttachmentError(f"the table is full with {MAX_ATTACHMENTS} guests; detach some")
+        for other in self._by_guest.values():
+            if new.device and other.device == new.device:
+                raise AttachmentError(
+                    f"guest {new.guest!r}: device {new.device!r} belongs to guest {other.guest!r};"
+                    " detach that one first"
+                )
         if not 0 < len(new.macs) <= MAX_MACS:
             raise AttachmentError(f"guest {new.guest!r} needs 1 to {MAX_MACS} MAC addresses")
         if len(new.addresses) > MAX_ADDRESSES:

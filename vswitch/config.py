@@ -8,6 +8,7 @@ reload leaves them alone.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Container
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -64,7 +65,7 @@ class GuestSettings(Settings):
 
     name: Name
     segment: Name
-    device: str = Field(min_length=1, max_length=MAX_NAME_LEN)
+    device: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=MAX_NAME_LEN)
     """The TAP's name."""
     kind: Literal["tap", "packet"] = "tap"
     """tap: we hold the TAP's descriptor. packet: QEMU does, and we use a packet socket."""
@@ -131,7 +132,14 @@ class Change(NamedTuple):
     """One step of a reload."""
 
     verb: Literal[
-        "detach", "remove segment", "add segment", "set miss", "set leaves", "attach", "log level"
+        "detach",
+        "remove segment",
+        "add segment",
+        "set miss",
+        "set guard",
+        "set leaves",
+        "attach",
+        "log level",
     ]
     name: str
     detail: str = ""
@@ -144,8 +152,9 @@ class Plan(NamedTuple):
     needs_restart: list[str]
 
 
-def plan(old: Config, new: Config) -> Plan:
-    """Compute how to get from `old` to `new`."""
+def plan(old: Config, new: Config, absent: Container[str] = frozenset()) -> Plan:
+    """Compute how to get from `old` to `new`; guests in `absent` are configured in `old` but could
+    not be attached, or have lost their device since."""
     fixed = ("name", "vtep", "udp_port", "shared_mac", "source_ports")
     needs_restart = [
         f"vswitch.{key.replace('_', '-')}"
@@ -157,14 +166,11 @@ def plan(old: Config, new: Config) -> Plan:
 
     before = {segment.name: segment for segment in old.segment}
     after = {segment.name: segment for segment in new.segment}
-    # A segment with another VNI or guard is another segment: its guests are attached anew.
+    # A segment with another VNI is another segment: its guests are attached anew.
     replaced = {
-        name
-        for name in before.keys() & after.keys()
-        if (before[name].vni, before[name].spoof_guard)
-        != (after[name].vni, after[name].spoof_guard)
+        name for name in before.keys() & after.keys() if before[name].vni != after[name].vni
     }
-    guests_before = {guest.name: guest for guest in old.guest}
+    guests_before = {guest.name: guest for guest in old.guest if guest.name not in absent}
     guests_after = {guest.name: guest for guest in new.guest}
     kept = {
         name
@@ -173,7 +179,9 @@ def plan(old: Config, new: Config) -> Plan:
     }
     changes = [Change("detach", name) for name in guests_before if name not in kept]
     changes += [
-        Change("remove segment", name) for name in before if name not in after or name in replaced
+        Change("remove segment", name, "and detach its guests")
+        for name in before
+        if name not in after or name in replaced
     ]
     changes += [
         Change("add segment", name, f"vni {after[name].vni}")
@@ -184,6 +192,13 @@ def plan(old: Config, new: Config) -> Plan:
         Change("set miss", name, f"{before[name].miss} -> {after[name].miss}")
         for name in before
         if name in after and name not in replaced and before[name].miss != after[name].miss
+    ]
+    changes += [
+        Change("set guard", name, "on" if after[name].spoof_guard else "off")
+        for name in before
+        if name in after
+        and name not in replaced
+        and before[name].spoof_guard != after[name].spoof_guard
     ]
     if old.vswitch.leaves != new.vswitch.leaves:
         changes.append(Change("set leaves", ", ".join(new.vswitch.leaves)))

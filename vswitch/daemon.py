@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -61,7 +62,7 @@ class Daemon:
         """Needs a running event loop."""
         self.path = path
         self.config = config
-        self.started = time.time()
+        self.started = time.monotonic()
         self.log = logging.get(daemon="vswitch", name=config.vswitch.name)
         self.tunnel = tunnel
         self.engine = Engine(
@@ -73,6 +74,9 @@ class Daemon:
             on_gone=self._on_gone,
         )
         self.shell = Shell(self.engine, self.log)
+        self._verbs = asyncio.Lock()
+        """Held by every verb from its first check to its end. Devices are opened and parked in
+        threads; without it, another verb on the same guest could slip in between."""
         self._watched: dict[PortId, int] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -87,7 +91,7 @@ class Daemon:
 
     async def _attach_configured(self, guest: GuestSettings) -> None:
         try:
-            await self.attach(guest, State.ACTIVE)
+            await self._attach(guest, State.ACTIVE)
         except (DeviceError, AttachmentError) as error:
             self.log.error("guest left out", guest=guest.name, why=str(error))
 
@@ -105,6 +109,28 @@ class Daemon:
         self, guest: GuestSettings, state: State, sequence: int | None = None
     ) -> Attachment:
         """Open a guest's device and take it in. Raises DeviceError or AttachmentError."""
+        async with self._verbs:
+            return await self._attach(guest, state, sequence)
+
+    async def activate(self, guest: str, sequence: int | None = None) -> Attachment:
+        """Make a guest active. Raises AttachmentError."""
+        async with self._verbs:
+            waiting = self.engine.attachments.check_activate(guest, sequence)
+            with suppress(OSError):  # The engine tries again, and says what is wrong.
+                await asyncio.to_thread(self.engine.ports()[waiting.port].park, False)
+            attachment = self.engine.activate(guest, sequence)
+            self._watch(attachment.port, self.engine.ports()[attachment.port])
+            self.shell.rearm()
+            return attachment
+
+    async def detach(self, guest: str, sequence: int | None = None) -> Attachment:
+        """Let a guest go and close its device. Raises AttachmentError."""
+        async with self._verbs:
+            return await self._detach(guest, sequence)
+
+    async def _attach(
+        self, guest: GuestSettings, state: State, sequence: int | None = None
+    ) -> Attachment:
         segment = self.segment(guest.segment)
         attachment = Attachment(
             guest.name,
@@ -114,6 +140,7 @@ class Daemon:
             frozenset(guest.addresses),
             segment.spoof_guard,
             state,
+            device=f"{guest.netns}/{guest.device}" if guest.netns else guest.device,
         )
         for mac in guest.macs:
             try:
@@ -123,7 +150,6 @@ class Daemon:
         self.engine.attachments.check(attachment, sequence)
         port = await asyncio.to_thread(open_port, guest, state)
         try:
-            # The world may have changed while the device was being opened: `add` checks again.
             self.engine.add(attachment, port, sequence)
         except AttachmentError:
             await asyncio.to_thread(port.close)
@@ -132,22 +158,18 @@ class Daemon:
         self.shell.rearm()
         return attachment
 
-    async def activate(self, guest: str, sequence: int | None = None) -> Attachment:
-        """Make a guest active. Raises AttachmentError."""
-        attachment = self.engine.activate(guest, sequence)
-        self._watch(attachment.port, self.engine.ports()[attachment.port])
-        self.shell.rearm()
-        return attachment
-
-    async def detach(self, guest: str, sequence: int | None = None) -> Attachment:
-        """Let a guest go and close its device. Raises AttachmentError."""
+    async def _detach(self, guest: str, sequence: int | None = None) -> Attachment:
+        attachment = self.engine.attachments.get(guest)
         leaving = self.engine.suspend(guest, sequence)
         # Until its queue is out of service the port is still read, so that a guest which has just
-        # moved to another queue loses nothing of what it had put into this one.
-        await asyncio.to_thread(leaving.park, True)
-        attachment, port = self.engine.detach(guest, sequence)
-        self._unwatch(attachment.port)
-        await asyncio.to_thread(port.close)
+        # moved to another queue loses nothing of what it had put into this one. A device that has
+        # vanished cannot be parked, and need not be.
+        with suppress(OSError):
+            await asyncio.to_thread(leaving.park, True)
+        if self.engine.attachments.of_port(attachment.port) is attachment:
+            self.engine.detach(guest, sequence)
+            self._unwatch(attachment.port)
+            await asyncio.to_thread(leaving.close)
         return attachment
 
     def _watch(self, port_id: PortId, port: Port) -> None:
@@ -172,8 +194,14 @@ class Daemon:
     async def reload(self) -> Plan:
         """Read the file again and apply the difference. Raises SettingsError; then nothing was
         changed. What needs a restart is reported and left as it was."""
+        async with self._verbs:
+            return await self._reload()
+
+    async def _reload(self) -> Plan:
         new = settings.load(self.path, Config)
-        plan = configuration.plan(self.config, new)
+        attached = {attachment.guest for attachment in self.engine.attachments.all()}
+        absent = {guest.name for guest in self.config.guest} - attached
+        plan = configuration.plan(self.config, new, absent)
         old_segments = {segment.name: segment for segment in self.config.segment}
         self.config = new.model_copy(
             update={
@@ -202,9 +230,9 @@ class Daemon:
         switch = self.engine.switch
         match change.verb:
             case "detach":
-                await self.detach(change.name)
+                await self._detach(change.name)
             case "attach":
-                await self.attach(guests[change.name], State.ACTIVE)
+                await self._attach(guests[change.name], State.ACTIVE)
             case "add segment":
                 segment = self.segment(change.name)
                 switch.add_segment(segment.vni, segment.miss)
@@ -215,8 +243,13 @@ class Daemon:
                 vni = old_segments[change.name].vni
                 for attachment in self.engine.attachments.all():
                     if attachment.segment == vni:  # Attached through the API.
-                        await self.detach(attachment.guest)
+                        self.log.info("reload", change="detach", name=attachment.guest)
+                        with suppress(AttachmentError):  # Its device has just vanished.
+                            await self._detach(attachment.guest)
                 switch.remove_segment(vni)
+            case "set guard":
+                segment = self.segment(change.name)
+                self.engine.set_guard(segment.vni, segment.spoof_guard)
             case "set leaves":
                 self.engine.set_leaves(self.config.vswitch.leaves)
             case "log level":

@@ -35,6 +35,7 @@ EVENTS = {
     "announcements": "announcements sent to the leaves",
     "ports_gone": "ports whose device vanished",
     "port_full": "frames that a port could not take",
+    "port_refused": "frames of a guest that its port could not take on, such as super-frames",
     "uplink_failed": "frames that could not be sent to a leaf",
 }
 
@@ -127,6 +128,7 @@ class Engine:
                     view[start - VXLAN_LEN : start] = live.header
                     self._send_up(frame, view[start - VXLAN_LEN : end], header)
             size += end - start
+        self.events["port_refused"] += burst.refused
         live.sent += len(burst.spans)
         live.sent_bytes += size
         self.tunnel.flush()
@@ -248,6 +250,13 @@ class Engine:
         for attachment in self.attachments.all():
             if attachment.state is State.ACTIVE:
                 self._announce(attachment)
+
+    def set_guard(self, vni: Vni, spoof_guard: bool) -> None:
+        """Turn the spoof guard of a segment's guests on or off."""
+        for attachment in self.attachments.all():
+            if attachment.segment == vni:
+                attachment.spoof_guard = spoof_guard
+                self.switch.place(attachment)
 
     def set_miss(self, vni: Vni, miss: Miss) -> None:
         """Change what a unicast miss does in a segment."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import pytest
 import tomli_w
 
 from tools.fabric.daemons import leaf_config, vswitch_config
-from tools.fabric.lab import GUEST_LINK, Lab
+from tools.fabric.lab import Lab
 from vswitch.phy import tap
 from vswitch.service.client import Client, ClientError
 
@@ -136,6 +137,26 @@ def test_a_full_disk_for_logs_is_counted(lab: Lab, tmp_path: Path, start: Start)
     assert process.poll() is None
 
 
+def test_a_log_that_nobody_reads_holds_nobody_up(lab: Lab, tmp_path: Path, start: Start) -> None:
+    """A pipe that is full, as of a hung journal: forwarding is on the same loop as the log."""
+    reader, writer = os.pipe()
+    with contextlib.suppress(BlockingIOError):
+        os.set_blocking(writer, False)
+        while True:
+            os.write(writer, b"x" * 65536)
+    os.set_blocking(writer, True)
+    process = start("vswitch", _config(lab, tmp_path), stderr=writer)
+    path = tmp_path / "A.sock"
+    _wait_for_api(path)
+    client = Client(path)
+    assert client.get("/v1/status")["log_lines_lost"] > 0
+    client.close()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=3) == 0
+    os.close(reader)
+    os.close(writer)
+
+
 def _logged(process: subprocess.Popen[bytes], event: str) -> list[dict[str, object]]:
     """Read the log up to the first line of this event; return the lines."""
     assert process.stderr is not None
@@ -176,6 +197,11 @@ def test_a_hangup_applies_the_difference_and_leaves_other_ports_alone(
             ("set miss", "blue"),
             ("attach", "g3"),
         ]
+        # A guest whose device was missing is attached by the next reload.
+        client.delete("/v1/guests/g3")
+        process.send_signal(signal.SIGHUP)
+        said = [line for line in _logged(process, "reloaded") if line["event"] == "reload"]
+        assert [(line["change"], line["name"]) for line in said] == [("attach", "g3")]
         after = {row["guest"]: row for row in client.get("/v1/guests")}
         assert set(after) == {"g1", "g3"}
         for key in ("port", "sequence", "state"):
@@ -233,12 +259,13 @@ def test_the_api_is_for_the_group_and_says_what_was_wrong(lab: Lab) -> None:
 def test_a_device_that_cannot_be_opened_is_named_with_a_remedy(lab: Lab) -> None:
     client = lab.vswitches["A"].client()
     body = {"segment": "red", "macs": ["02:00:00:00:00:01"]}
+    tap.create_persistent("mq0", f"{lab.name}-H1")
     try:
         for more, why in (
             ({"name": "x", "device": "t0", "netns": "nowhere"}, "no such namespace"),
             ({"name": "x", "device": "none0", "kind": "packet"}, "no such link"),
             (
-                {"name": "x", "device": GUEST_LINK, "netns": f"{lab.name}-H1"},
+                {"name": "x", "device": "mq0", "netns": f"{lab.name}-H1"},
                 "`multi-queue` must agree",
             ),
         ):

@@ -232,6 +232,32 @@ MISTAKES: dict[str, tuple[Callable[[Table], object], tuple[str, ...]]] = {
         ),
         ("vrf 'other'", str(MAX_PREFIXES)),
     ),
+    "subnet_that_no_router_serves": (
+        segment(gateway=["127.1.0.1/16"]),
+        ("segment 'new'", "127.1.0.0/16", "no router may forward"),
+    ),
+    # Addresses of our own.
+    "shared_mac_of_two_groups": (
+        lambda t: t["group"].append({"name": "z", "shared-mac": t["group"][0]["shared-mac"]}),
+        ("shared-mac", "unique"),
+    ),
+    "router_mac_is_a_shared_mac": (
+        lambda t: t["leaf"].update({"router-mac": t["group"][0]["shared-mac"]}),
+        ("router-mac", "group 'one'"),
+    ),
+    "binding_of_a_shared_mac": (
+        binding(mac="00:00:de:ad:be:ef"),
+        ("binding of 00:00:de:ad:be:ef", "one of our own"),
+    ),
+    "vtep_of_the_other_family": (
+        lambda t: t["vswitch"].append({"name": "d", "vtep": "2001:db8::1", "group": "one"}),
+        ("vtep 2001:db8::1", "one address family"),
+    ),
+    "vtep_that_is_a_group": (
+        lambda t: t["vswitch"].append({"name": "d", "vtep": "224.0.0.9", "group": "one"}),
+        ("vswitch[3].vtep", "not the address of one host"),
+    ),
+    "probes_as_text": (lambda t: t.update(timers={"probes": "3"}), ("timers.probes", "integer")),
     # Single values.
     "no_groups": (lambda t: t.update(group=[]), ("group", "at least 1")),
     "unknown_key": (lambda t: t["leaf"].update(vtap="192.0.2.1"), ("leaf.vtap", "unknown key")),

@@ -12,7 +12,7 @@ from scapy.layers.l2 import ARP, Ether
 from leaf.bindings import Outcome, Timers
 from leaf.glean import Outcome as GleanOutcome
 from leaf.router import Reason, Verdict
-from leaf.slowpath import Limits, Send
+from leaf.slowpath import Limits, Send, SlowPath
 from leaf.topology import Topology
 from tests.frames import BROADCAST, SHARED_MAC, arp, mac, rarp, v4, vxlan
 from tests.unit.leaf_world import (
@@ -128,9 +128,31 @@ def test_garbage_is_counted_and_ends_nothing_else(
         assert sum(world.slowpath.arp_counts.values()) == 1
     else:
         assert world.slowpath.handle(Verdict(reason, segment=segment), A, packet, 1.0) == []
-        assert world.slowpath.events["punts_failed"] == 1
+        counter = "rarp_malformed" if reason is Reason.RARP else "punts_failed"
+        assert world.slowpath.events[counter] == 1
     assert [repr(binding) for binding in world.bindings.all()] == before
     assert len(world.punt(A, vxlan(ONE, arp(BROADCAST, H1.mac, H1.ip, H3.ip)), 2.0)) == 1
+
+
+def test_one_guest_that_floods_starves_neither_its_neighbour_nor_gleaning() -> None:
+    """Both are behind one vswitch, and so behind one VTEP."""
+    world = World(*GUESTS, limits=Limits(guest_punts=5.0, guest_gleans=2.0))
+    flood = [vxlan(ONE, arp(BROADCAST, H1.mac, H1.ip, f"3.3.3.{n}")) for n in range(1, 20)]
+    for packet in flood:
+        world.punt(A, packet, 10.0)
+    assert world.slowpath.events["guests_policed"] == len(flood) - 5
+    assert len(world.slowpath.gleaner) == 2
+    assert len(world.punt(A, vxlan(ONE, arp(BROADCAST, H2.mac, H2.ip, H3.ip)), 10.0)) == 1
+
+
+def test_what_the_slow_path_fails_on_is_told() -> None:
+    told: list[Exception] = []
+    world = World()
+    world.slowpath = SlowPath(
+        world.topology, world.router, world.bindings, Limits(), on_failure=told.append
+    )
+    assert world.slowpath.handle(Verdict(Reason.GLEAN), A, b"", 1.0) == []
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("reason", sorted(Reason))

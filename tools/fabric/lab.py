@@ -88,14 +88,22 @@ class Lab:
             outcome = daemon.up(configs[daemon.name])
             if outcome != "running":
                 done.append(f"{daemon.kind} {daemon.name}: {outcome}")
-        for guest in self.topology.guest:
-            self._build_guest(guest)
+        made = [guest.name for guest in self.topology.guest if self._build_guest(guest)]
         for daemon in self._daemons:
             daemon.wait_ready()
         places = self.places()
+        for name in made:
+            if name in places:  # It holds the device of a namespace that somebody has deleted.
+                self._detach(name, places.pop(name))
+        staged = self._places("staged")
         for guest in self.topology.guest:
-            if guest.name not in places:
-                self._attach(guest, guest.host)
+            if guest.name in places:
+                pass
+            elif guest.name in staged:  # A move was broken off between its two halves.
+                self._verb(staged[guest.name], f"/v1/guests/{guest.name}/activate")
+                done.append(f"guest {guest.name}: activated at {staged[guest.name]}")
+            else:
+                self._verb(guest.host, "/v1/guests", self._attachment(guest))
                 done.append(f"guest {guest.name}: attached at {guest.host}")
             self._take_guest_up(guest)
         return done
@@ -139,12 +147,14 @@ class Lab:
             node.link_up(UNDERLAY_LINK)
             node.add_address(UNDERLAY_LINK, str(address), underlay.subnet.prefixlen)
 
-    def _build_guest(self, guest: GuestEntry) -> None:
+    def _build_guest(self, guest: GuestEntry) -> bool:
+        """Make what is missing of a guest; say whether its link had to be made."""
         node = self.node(guest.name)
         node.create()
-        if node.link(GUEST_LINK) is None:
-            mtu = self.topology.underlay.guest_mtu
-            node.add_tap(GUEST_LINK, guest.mac.hex(":"), mtu)
+        if node.link(GUEST_LINK) is not None:
+            return False
+        node.add_tap(GUEST_LINK, guest.mac.hex(":"), self.topology.underlay.guest_mtu)
+        return True
 
     def _take_guest_up(self, guest: GuestEntry) -> None:
         node, segment = self.node(guest.name), self.topology.segment_of(guest)
@@ -158,10 +168,13 @@ class Lab:
 
     def places(self) -> dict[str, str]:
         """Return the host where each guest is active, as the vswitches say."""
+        return self._places("active")
+
+    def _places(self, state: str) -> dict[str, str]:
         found = {}
         for name, daemon in self.vswitches.items():
             for row in self._ask(daemon, "/v1/guests"):
-                if row["state"] == "active":
+                if row["state"] == state:
                     found[row["guest"]] = name
         return found
 
@@ -183,10 +196,17 @@ class Lab:
             "addresses": [str(guest.address)],
         }
 
-    def _attach(self, guest: GuestEntry, host: str) -> None:
+    def _verb(self, host: str, url: str, body: Any = None) -> None:
         client = self.vswitches[host].client()
         try:
-            client.post("/v1/guests", self._attachment(guest))
+            client.post(url, body)
+        finally:
+            client.close()
+
+    def _detach(self, guest: str, host: str) -> None:
+        client = self.vswitches[host].client()
+        try:
+            client.delete(f"/v1/guests/{guest}")
         finally:
             client.close()
 
@@ -227,7 +247,11 @@ class Lab:
             raise
         activated_at = time.monotonic()
         old.delete(f"/v1/guests/{guest.name}", sequence=sequence)
-        return Move(guest.name, source, target, sequence, staged_at, activated_at, time.monotonic())
+        detached_at = time.monotonic()
+        # While both queues were in service, an ARP of the guest may have gone out by the old host
+        # and told the leaf so. This is the last word.
+        new.post(f"/v1/guests/{guest.name}/activate", {"sequence": sequence})
+        return Move(guest.name, source, target, sequence, staged_at, activated_at, detached_at)
 
     def _carrier_changes(self, guest: GuestEntry) -> int:
         link = self.node(guest.name).link(GUEST_LINK)

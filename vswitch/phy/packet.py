@@ -4,7 +4,9 @@ QEMU opens the TAP and the guest's frames arrive on the link as received packets
 sees; what the socket sends, the kernel queues towards QEMU. Frames that the host's own kernel
 emits on the link are seen as outgoing packets and are not the guest's: they are dropped here.
 
-The link itself must be up and needs no address. `PACKET_VNET_HDR` keeps the `virtio_net_hdr`.
+The link itself must be up and needs no address. `PACKET_VNET_HDR` keeps the `virtio_net_hdr`. A
+checksum that the guest has left to us is filled in here; a super-frame is refused and counted: QEMU
+hands none over with `vnet_hdr=off`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ _SOL_PACKET = 263
 _PACKET_VNET_HDR = 15
 _ETH_P_ALL = 0x0003
 _GONE = frozenset({errno.ENXIO, errno.ENODEV, errno.EBADF})
+_OUTGOING = 4
+"""PACKET_OUTGOING: what the host's own kernel sends on the link."""
 
 
 class PacketPort:
@@ -48,21 +52,30 @@ class PacketPort:
     def read(self, burst: Burst) -> None:
         spans, view, headers = burst.spans, burst.view, burst.headers
         spans.clear()
+        burst.refused = 0
         start = burst.room_at()
         while start >= 0:
+            header = headers[len(spans)]
             try:
                 length, _, _, origin = self._socket.recvmsg_into(
-                    (headers[len(spans)], view[start : start + MAX_FRAME_LEN])
+                    (header, view[start : start + MAX_FRAME_LEN])
                 )
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _GONE:
+                # ENETDOWN: the link is down and may come back, or it was removed, and then the
+                # socket is bound to nothing.
+                if error.errno in _GONE or not self._socket.getsockname()[0]:
                     raise PortGone(*error.args) from error
-                return  # ENETDOWN: the link is down and may come back.
-            if origin[2] != socket.PACKET_OUTGOING:
-                spans.append((start, start + length - vnet.VNET_LEN))
-                start = burst.room_at()
+                return
+            if origin[2] == _OUTGOING:
+                continue
+            end = start + length - vnet.VNET_LEN
+            if not vnet.complete(view[start:end], header):
+                burst.refused += 1
+                continue
+            spans.append((start, end))
+            start = burst.room_at()
 
     def write(self, frame: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         try:

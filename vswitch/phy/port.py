@@ -37,7 +37,7 @@ class Burst:
     `spans[i]` is (start, end) of frame i in `view`; `headers[i]` its `virtio_net_hdr`.
     """
 
-    __slots__ = ("headers", "spans", "view")
+    __slots__ = ("headers", "refused", "spans", "view")
 
     def __init__(self) -> None:
         # Room for a budget of small frames and always for one more super-frame.
@@ -45,6 +45,8 @@ class Burst:
         headers = memoryview(bytearray(BUDGET * vnet.VNET_LEN))
         self.headers = [headers[i * vnet.VNET_LEN : (i + 1) * vnet.VNET_LEN] for i in range(BUDGET)]
         self.spans: list[tuple[int, int]] = []
+        self.refused = 0
+        """Frames of this read that the port could not take on."""
 
     def room_at(self) -> int:
         """Return where the next frame may start, or -1 where the burst is full."""

@@ -132,8 +132,11 @@ class TapPort:
             return
         flags = _IFF_DETACH_QUEUE if parked else _IFF_ATTACH_QUEUE
         self._parking = parked
-        ioctl(self._fd, _TUNSETQUEUE, _IFREQ.pack(b"", flags))
-        self._parked = parked
+        try:
+            ioctl(self._fd, _TUNSETQUEUE, _IFREQ.pack(b"", flags))
+            self._parked = parked
+        finally:
+            self._parking = False
 
     def read(self, burst: Burst) -> None:
         spans, view, headers, fd = burst.spans, burst.view, burst.headers, self._fd
@@ -147,7 +150,8 @@ class TapPort:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _GONE and not self._parking:
+                # Between the kernel's parking and our noting it, a read finds no queue either.
+                if error.errno in _GONE and not (self._parking or self._parked):
                     raise PortGone(*error.args) from error
                 return
             spans.append((start, start + length - vnet.VNET_LEN))
@@ -159,7 +163,7 @@ class TapPort:
         try:
             os.writev(self._fd, (header, frame))
         except OSError as error:
-            if self._parking:
+            if self._parking or self._parked:
                 return False
             if error.errno in _GONE:
                 raise PortGone(*error.args) from error

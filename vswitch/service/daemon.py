@@ -3,8 +3,8 @@
 An engine is told when a descriptor is readable and when a deadline has come; everything that
 concerns asyncio is here. There is one timer, set to the engine's next deadline.
 
-SIGTERM and SIGINT stop the daemon: it takes no more frames, answers the API requests that are under
-way, and exits 0 within a second. SIGHUP reloads the configuration.
+SIGTERM and SIGINT stop the daemon: it answers the API requests that are under way and exits 0
+within a second. SIGHUP reloads the configuration.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from fastapi import FastAPI
 
 from . import http, notify
 from .log import Log
+from .policer import TokenBucket
 
 MIN_DELAY = 0.001
 """A deadline that has passed already still lets the loop turn once."""
+DRAIN = 0.4
+"""Seconds that requests under way have to be answered when the daemon stops."""
 
 
 class Engine(Protocol):
@@ -47,8 +50,13 @@ class Shell:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = float("inf")
+        self._failures = TokenBucket(rate=1.0, burst=10.0)
         self._stop = asyncio.Event()
-        self._reloading = asyncio.Lock()
+        self._hangup = asyncio.Event()
+        # From the first moment: a signal during the start must not end the process by default.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop.set)
+        self._loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call `callback` when `fd` is readable, until `unwatch`."""
@@ -62,9 +70,14 @@ class Shell:
         """A bug of ours in the handling of one burst is logged, and the daemon goes on."""
         try:
             callback()
-        except Exception:
-            self._log.exception("unexpected error while handling frames")
+        except Exception as error:
+            self.failed(error)
         self.rearm()
+
+    def failed(self, error: Exception) -> None:
+        """Log an unexpected error; what causes one may cause thousands, so the rate is limited."""
+        if self._failures.take(time.monotonic()):
+            self._log.error("unexpected error while handling frames", exc_info=error)
 
     def rearm(self) -> None:
         """Set the timer to the engine's next deadline, where that has come nearer."""
@@ -85,22 +98,15 @@ class Shell:
         self,
         app: FastAPI,
         api: socket.socket,
-        reload: Callable[[], Awaitable[None]],
+        reload: Callable[[], Awaitable[str]],
         status: str,
     ) -> None:
-        """Serve until a signal asks to stop."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop.set)
-        tasks: set[asyncio.Task[None]] = set()
-
-        def on_hangup() -> None:
-            task = self._loop.create_task(self._reload(reload))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-        self._loop.add_signal_handler(signal.SIGHUP, on_hangup)
+        """Serve until a signal asks to stop. `reload` does its own logging and returns a status."""
         server = http.ApiServer(app)
-        serving = self._loop.create_task(server.serve(sockets=[api]))
+        tasks = {
+            asyncio.ensure_future(task)
+            for task in (server.serve(sockets=[api]), self._stop.wait(), self._reloads(reload))
+        }
         self.rearm()
         # What is there now stays: the garbage collector need not walk it again and again, which
         # would hold the loop for tens of milliseconds at a time.
@@ -108,21 +114,28 @@ class Shell:
         gc.freeze()
         notify.ready(status)
         self._log.info("ready", status=status)
-        stopping = self._loop.create_task(self._stop.wait())
-        await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         notify.stopping()
         self._log.info("stopping")
         server.should_exit = True
-        await serving
+        _, late = await asyncio.wait(tasks, timeout=DRAIN, return_when=asyncio.ALL_COMPLETED)
+        server.force_exit = True
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _reload(self, reload: Callable[[], Awaitable[None]]) -> None:
-        async with self._reloading:
+    async def _reloads(self, reload: Callable[[], Awaitable[str]]) -> None:
+        """Reload at each SIGHUP; several that come during one reload are one more."""
+        while not self._stop.is_set():
+            await self._hangup.wait()
+            self._hangup.clear()
             notify.reloading()
             try:
-                await reload()
-            except Exception:
-                self._log.exception("unexpected error while reloading; nothing more is changed")
-            notify.ready("reloaded")
+                status = await reload()
+            except Exception as error:
+                self._log.error("unexpected error while reloading", exc_info=error)
+                status = "not reloaded, see the log"
+            notify.ready(status)
 
 
 def run(main: Awaitable[None]) -> None:

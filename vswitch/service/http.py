@@ -20,6 +20,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from . import log
 from .settings import explain
 
 
@@ -45,6 +46,12 @@ def make_app(title: str, problems: dict[type[Exception], tuple[int, str]]) -> Fa
         return problem(422, "Invalid request", "; ".join(explain(error.errors(), "request")))
 
     app.add_exception_handler(RequestValidationError, invalid)
+
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.get(path=request.url.path).error("unexpected error in the API", exc_info=error)
+        return problem(500, "Internal error", "a bug of ours; the log has the details")
+
+    app.add_exception_handler(Exception, unexpected)
     for kind, (status, name) in problems.items():
 
         async def handler(
@@ -78,7 +85,8 @@ def bind(path: Path) -> socket.socket:
         sock.listen(64)
     except OSError as error:
         sock.close()
-        raise ApiError(f"cannot open the API socket {path}: {error.strerror}") from error
+        said = error.strerror or str(error)
+        raise ApiError(f"cannot open the API socket {path}: {said}") from error
     except ApiError:
         sock.close()
         raise
@@ -91,8 +99,10 @@ def _is_served(path: Path) -> bool:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
-        except OSError:
+        except (ConnectionRefusedError, FileNotFoundError):
             return False
+        except OSError:
+            return True  # Somebody listens and is busy.
         return True
 
 
@@ -105,9 +115,8 @@ class ApiServer(uvicorn.Server):
             log_config=None,
             access_log=False,
             lifespan="off",
-            timeout_graceful_shutdown=1,
             timeout_keep_alive=5,
-            limit_concurrency=64,
+            limit_concurrency=256,
         )
         super().__init__(config)
 

@@ -1,12 +1,16 @@
 """Logs: structlog to stderr; for people when it is a terminal, JSON otherwise.
 
-A log that cannot be written (a full disk, a closed pipe) is counted and never ends the daemon.
+A line that cannot be written (a full disk, a closed pipe, a reader that has stalled) is counted,
+and never ends the daemon or holds it up.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import select
 import sys
-from typing import Any, TextIO
+from typing import Any
 
 import structlog
 
@@ -14,34 +18,54 @@ Log = Any
 """A structlog logger; it has no useful static type."""
 
 
-class LossyStream:
-    """A text stream whose failures are counted instead of raised."""
+CHUNK = 4096
+"""PIPE_BUF: a pipe that is reported as writable takes so much without blocking."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+
+class LossyStream:
+    """A text stream on a descriptor, whose failures and stalls are counted instead of felt."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
         self.lost = 0
 
     def write(self, text: str) -> int:
+        """Write `text`, or as much of it as can be written at once."""
+        data = text.encode(errors="replace")
         try:
-            return self._stream.write(text)
-        except (OSError, ValueError):
+            for at in range(0, len(data), CHUNK):
+                if not self._poll.poll(0):
+                    raise BlockingIOError
+                os.write(self._fd, data[at : at + CHUNK])
+        except OSError:
             self.lost += 1
-            return len(text)
+        return len(text)
 
     def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except (OSError, ValueError):
-            self.lost += 1
+        """Nothing is held back."""
 
 
-stderr = LossyStream(sys.stderr)
+stderr = LossyStream(2)
 """Where every line of a daemon goes; `stderr.lost` is a metric."""
+
+
+class _Forward(logging.Handler):
+    """Has what libraries log by the standard module written as lines of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = structlog.get_logger().bind(library=record.name)
+        exception = str(record.exc_info[1]) if record.exc_info else None
+        line.warning(record.getMessage(), **({"exception": exception} if exception else {}))
 
 
 def configure(level: str) -> None:
     """Set the log up for this process; `level` is debug, info, warning or error."""
     for_people = sys.stderr.isatty()
+    logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
+    # Each refused connection would be a line; that there are many shows in the answers.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     renderer = (
         structlog.dev.ConsoleRenderer() if for_people else structlog.processors.JSONRenderer()
     )

@@ -59,7 +59,10 @@ def _is_station(mac: bytes) -> bytes:
 
 
 def _canonical(value: Any) -> str:
-    return str(_address(value))
+    address = _address(value)
+    if address.is_multicast or address.is_unspecified:
+        raise ValueError(f"{address} is not the address of one host")
+    return str(address)
 
 
 def _address(value: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -120,6 +123,8 @@ def load(path: Path, model: type[S]) -> S:
         raise SettingsError(f"{path}: longer than {MAX_FILE_LEN} bytes")
     try:
         table = tomllib.loads(text.decode())
+    except RecursionError as error:
+        raise SettingsError(f"{path}: nested too deeply") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not TOML: {error}") from error
     return check(table, model, str(path))

@@ -55,6 +55,11 @@ def is_group(mac: bytes) -> bool:
     return bool(mac[0] & 1)
 
 
+def is_station(mac: bytes) -> bool:
+    """Say whether `mac` can be one station's: neither a group address nor all zero."""
+    return not mac[0] & 1 and mac != ZERO
+
+
 def is_link_local_group(mac: bytes) -> bool:
     """Say whether a bridge must keep a frame to `mac` to itself (IEEE 802.1Q clause 8.6.3)."""
     return mac[:5] == LINK_LOCAL_GROUP and mac[5] <= 0x0F

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from struct import Struct
 
+from . import checksum
+
 HEADER = Struct("<BBHHHH")
 """Flags, GSO type, header length, GSO size, checksum start, checksum offset."""
 VNET_LEN = HEADER.size
@@ -19,3 +21,23 @@ GSO_NONE = 0
 
 PLAIN = bytes(VNET_LEN)
 """A frame that is complete as it stands."""
+
+
+def complete(frame: memoryview, header: memoryview | bytearray) -> bool:
+    """Fill in the checksum that the sender has left open, and make `header` say so.
+
+    False where the frame is a super-frame or its header points outside of it; it is then as it was.
+    """
+    flags, gso, _, _, start, offset = HEADER.unpack(header)
+    if gso != GSO_NONE:
+        return False
+    if flags & NEEDS_CHECKSUM:
+        at = start + offset
+        if at + 2 > len(frame):
+            return False
+        # The field holds the sum of the pseudo-header already, so it is summed with the rest.
+        value = checksum.internet(frame[start:])
+        # Zero would mean "no checksum" in UDP (RFC 768) and is the same number as 0xffff.
+        frame[at : at + 2] = (value or 0xFFFF).to_bytes(2, "big")
+    header[:] = PLAIN
+    return True

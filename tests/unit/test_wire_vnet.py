@@ -1,0 +1,59 @@
+"""Completing what a guest has left to its port: checksums, against what scapy computes."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import Ether
+
+from vswitch.wire import vnet
+
+
+def _unfinished(transport: TCP | UDP, offset: int) -> tuple[bytearray, bytearray, bytes]:
+    """Return a frame as a guest with checksum offload sends it, its header, and the whole frame."""
+    packet = Ether() / IP(src="10.0.0.1", dst="10.0.0.2") / transport / (b"payload" * 3)
+    whole = bytes(packet)
+    frame = bytearray(whole)
+    segment = len(whole) - 34
+    protocol = 6 if isinstance(transport, TCP) else 17
+    pseudo = bytes([10, 0, 0, 1, 10, 0, 0, 2, 0, protocol]) + struct.pack("!H", segment)
+    total = sum(struct.unpack(f"!{len(pseudo) // 2}H", pseudo))
+    frame[34 + offset : 36 + offset] = struct.pack("!H", (total & 0xFFFF) + (total >> 16))
+    header = bytearray(vnet.HEADER.pack(vnet.NEEDS_CHECKSUM, 0, 0, 0, 34, offset))
+    return frame, header, whole
+
+
+@pytest.mark.parametrize(
+    ("transport", "offset"),
+    [(TCP(sport=1, dport=2, seq=7), 16), (UDP(sport=1, dport=2), 6)],
+    ids=["tcp", "udp"],
+)
+def test_an_open_checksum_is_filled_in(transport: TCP | UDP, offset: int) -> None:
+    frame, header, whole = _unfinished(transport, offset)
+    assert bytes(frame) != whole
+    assert vnet.complete(memoryview(frame), header)
+    assert bytes(frame) == whole
+    assert bytes(header) == vnet.PLAIN
+
+
+def test_a_plain_frame_stays_as_it_is() -> None:
+    frame = bytearray(b"anything")
+    assert vnet.complete(memoryview(frame), bytearray(vnet.PLAIN))
+    assert frame == b"anything"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param((1, 1, 54, 1400, 34, 16), id="super_frame"),
+        pytest.param((1, 0, 0, 0, 34, 60_000), id="outside"),
+        pytest.param((1, 0, 0, 0, 65_535, 65_535), id="far_outside"),
+    ],
+)
+def test_what_cannot_be_completed_is_refused_unchanged(fields: tuple[int, ...]) -> None:
+    frame, _, _ = _unfinished(TCP(sport=1, dport=2), 16)
+    before = bytes(frame)
+    assert not vnet.complete(memoryview(frame), bytearray(vnet.HEADER.pack(*fields)))
+    assert bytes(frame) == before
