@@ -139,7 +139,7 @@ def test_strangers_are_not_listened_to(lab: Lab) -> None:
 
 def test_a_flood_of_arp_is_policed_and_others_do_not_feel_it(lab: Lab) -> None:
     """10,000 questions for addresses that nobody has."""
-    with _counted(lab, "leaf", "events", "punts_policed"), _wire_tap(lab, "H1") as wire:
+    with _counted(lab, "leaf", "events", "guests_policed"), _wire_tap(lab, "H1") as wire:
         for number in range(10_000):
             wire.send(frames.fast_arp(H1, "1.1.1.1", f"1.1.1.{5 + number % 240}"))
         assert ping(lab, "H4", "1.1.1.3", count=5).received == 5
