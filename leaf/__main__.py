@@ -25,36 +25,16 @@ def run(config: ConfigFile = Path("/etc/tapestry/leaf.toml")) -> None:
     """Run the daemon in the foreground."""
     from vswitch.phy.udp import TunnelError, UdpTunnel
     from vswitch.service import daemon as shell
-    from vswitch.service import http, log, settings
 
     from . import api
     from .config import Config
     from .daemon import Daemon
 
-    async def main() -> None:
-        loaded = settings.load(config, Config)
-        log.configure(loaded.log.level)
+    def make(loaded: Config) -> Daemon:
         own = loaded.leaf
-        tunnel = UdpTunnel(own.vtep, own.udp_port, own.source_ports)
-        listener = http.bind(loaded.api.socket)
-        daemon = Daemon(config, loaded, tunnel)
-        try:
+        return Daemon(config, loaded, UdpTunnel(own.vtep, own.udp_port, own.source_ports))
 
-            async def reload() -> str:
-                try:
-                    plan = await daemon.reload()
-                except settings.SettingsError as error:
-                    daemon.log.error("not reloaded; nothing was changed", why=str(error))
-                    return "not reloaded, see the log"
-                return f"reloaded, {len(plan.changes)} changes"
-
-            status = f"vtep {own.vtep}, {len(loaded.segment)} segments"
-            await daemon.shell.serve(api.make(daemon), listener, reload, status)
-        finally:
-            daemon.close()
-            shell.remove_socket(loaded.api.socket)
-
-    cli.run_daemon(main, (settings.SettingsError, TunnelError, http.ApiError))
+    cli.run_daemon(lambda: shell.operate(config, Config, make, api.make), TunnelError)
 
 
 @app.command()

@@ -50,8 +50,13 @@ class Daemon:
             on_failure=self._on_failure,
         )
         self.shell = Shell(self.engine, self.log)
-        self._learn_configured(config.binding)
-        self.shell.watch(tunnel.fileno(), self.engine.pump_tunnel)
+        self._tunnel = tunnel
+
+    async def start(self) -> str:
+        """Learn what is configured, and begin to listen."""
+        self._learn_configured(self.config.binding)
+        self.shell.watch(self._tunnel.fileno(), self.engine.pump_tunnel)
+        return f"vtep {self.config.leaf.vtep}, {len(self.config.segment)} segments"
 
     def _on_failure(self, error: Exception) -> None:
         self.shell.failed(error)

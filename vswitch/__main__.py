@@ -34,33 +34,12 @@ def run(config: ConfigFile = Path("/etc/tapestry/vswitch.toml")) -> None:
     from .daemon import Daemon
     from .phy.udp import TunnelError, UdpTunnel
     from .service import daemon as shell
-    from .service import http, log, settings
 
-    async def main() -> None:
-        loaded = settings.load(config, Config)
-        log.configure(loaded.log.level)
+    def make(loaded: Config) -> Daemon:
         own = loaded.vswitch
-        tunnel = UdpTunnel(own.vtep, own.udp_port, own.source_ports)
-        listener = http.bind(loaded.api.socket)
-        daemon = Daemon(config, loaded, tunnel)
-        try:
-            await daemon.start()
+        return Daemon(config, loaded, UdpTunnel(own.vtep, own.udp_port, own.source_ports))
 
-            async def reload() -> str:
-                try:
-                    plan = await daemon.reload()
-                except settings.SettingsError as error:
-                    daemon.log.error("not reloaded; nothing was changed", why=str(error))
-                    return "not reloaded, see the log"
-                return f"reloaded, {len(plan.changes)} changes"
-
-            status = f"vtep {own.vtep}, {len(daemon.engine.attachments)} guests"
-            await daemon.shell.serve(api.make(daemon), listener, reload, status)
-        finally:
-            daemon.close()
-            shell.remove_socket(loaded.api.socket)
-
-    cli.run_daemon(main, (settings.SettingsError, TunnelError, http.ApiError))
+    cli.run_daemon(lambda: shell.operate(config, Config, make, api.make), TunnelError)
 
 
 @app.command()
@@ -157,42 +136,46 @@ Netns = Annotated[str | None, typer.Option(help="The namespace that the TAP is i
 MultiQueue = Annotated[bool, typer.Option(help="The TAP has IFF_MULTI_QUEUE.")]
 
 
-@app.command()
-def attach(
-    guest: Guest,
-    segment: Segment,
-    device: Device,
-    macs: Macs,
-    addresses: Addresses = None,
-    kind: Kind = "tap",
-    netns: Netns = None,
-    multi_queue: MultiQueue = False,
-    sequence: Sequence = None,
-    socket: Socket = DEFAULT_SOCKET,
-    as_json: Json = False,
-) -> None:
-    """Attach a guest that runs here (cold start): it is active at once."""
-    body = _guest(guest, segment, device, macs, addresses, kind, netns, multi_queue, sequence)
-    _guest_verb(socket, as_json, "POST", "/v1/guests", {**body, "state": "active"})
+def _add_attaching_verb(name: str, state: str, said: str) -> None:
+    """`attach` and `stage` take the same options and differ in the state that they ask for."""
+
+    @app.command(name, help=said)
+    def verb(
+        guest: Guest,
+        segment: Segment,
+        device: Device,
+        macs: Macs,
+        addresses: Addresses = None,
+        kind: Kind = "tap",
+        netns: Netns = None,
+        multi_queue: MultiQueue = False,
+        sequence: Sequence = None,
+        socket: Socket = DEFAULT_SOCKET,
+        as_json: Json = False,
+    ) -> None:
+        body = {
+            "name": guest,
+            "segment": segment,
+            "device": device,
+            "macs": macs,
+            "addresses": addresses or [],
+            "kind": kind,
+            "netns": netns,
+            "multi-queue": multi_queue,
+            "sequence": sequence,
+            "state": state,
+        }
+        _guest_verb(socket, as_json, "POST", "/v1/guests", body)
 
 
-@app.command()
-def stage(
-    guest: Guest,
-    segment: Segment,
-    device: Device,
-    macs: Macs,
-    addresses: Addresses = None,
-    kind: Kind = "tap",
-    netns: Netns = None,
-    multi_queue: MultiQueue = False,
-    sequence: Sequence = None,
-    socket: Socket = DEFAULT_SOCKET,
-    as_json: Json = False,
-) -> None:
-    """Prepare for a guest that is about to move here: nothing is delivered or announced yet."""
-    body = _guest(guest, segment, device, macs, addresses, kind, netns, multi_queue, sequence)
-    _guest_verb(socket, as_json, "POST", "/v1/guests", {**body, "state": "staged"})
+_add_attaching_verb(
+    "attach", "active", "Attach a guest that runs here (cold start): it is active at once."
+)
+_add_attaching_verb(
+    "stage",
+    "staged",
+    "Prepare for a guest that is about to move here: nothing is delivered or announced yet.",
+)
 
 
 @app.command()
@@ -227,30 +210,6 @@ def reload(socket: Socket = DEFAULT_SOCKET, as_json: Json = False) -> None:
         cli.print_json(answer)
     else:
         cli.print_reload(answer)
-
-
-def _guest(
-    guest: str,
-    segment: str,
-    device: str,
-    macs: list[str],
-    addresses: list[str] | None,
-    kind: str,
-    netns: str | None,
-    multi_queue: bool,
-    sequence: int | None,
-) -> dict[str, Any]:
-    return {
-        "name": guest,
-        "segment": segment,
-        "device": device,
-        "macs": macs,
-        "addresses": addresses or [],
-        "kind": kind,
-        "netns": netns,
-        "multi-queue": multi_queue,
-        "sequence": sequence,
-    }
 
 
 def _guest_verb(socket: Path, as_json: bool, method: str, url: str, more: dict[str, Any]) -> None:

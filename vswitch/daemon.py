@@ -80,7 +80,7 @@ class Daemon:
         self._watched: dict[PortId, int] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
+    async def start(self) -> str:
         """Bring up what the configuration lists. A guest whose device is missing is logged and
         left out: the others must not wait for it."""
         for segment in self.config.segment:
@@ -88,6 +88,7 @@ class Daemon:
         self.shell.watch(self.tunnel.fileno(), self.engine.pump_tunnel)
         for guest in self.config.guest:
             await self._attach_configured(guest)
+        return f"vtep {self.config.vswitch.vtep}, {len(self.engine.attachments)} guests"
 
     async def _attach_configured(self, guest: GuestSettings) -> None:
         try:

@@ -86,6 +86,7 @@ def reloaded(path: Path, *changes: tuple[str, str]) -> set[tuple[Any, ...]]:
     async def run() -> set[tuple[Any, ...]]:
         tunnel = QuietTunnel()
         daemon = Daemon(path, load(path, Config), cast(Any, tunnel))
+        await daemon.start()
         try:
             rewrite(path, text)
             await daemon.reload()
@@ -130,6 +131,7 @@ def test_a_file_with_a_mistake_changes_nothing(tmp_path: Path) -> None:
     async def run() -> None:
         tunnel = QuietTunnel()
         daemon = Daemon(path, load(path, Config), cast(Any, tunnel))
+        await daemon.start()
         try:
             before = daemon.config
             rewrite(path, FILE.replace('vswitch = "a"', 'vswitch = "z"'))

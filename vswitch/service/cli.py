@@ -106,11 +106,11 @@ def print_reload(answer: dict[str, Any]) -> None:
         print(f"{key}: needs a restart; left as it was")
 
 
-def run_daemon(main: Callable[[], Awaitable[None]], expected: tuple[type[Exception], ...]) -> None:
-    """Run a daemon; an `expected` error at its start is printed and exits 1."""
-    from . import daemon
+def run_daemon(main: Callable[[], Awaitable[None]], device_error: type[Exception]) -> None:
+    """Run a daemon; what is expected to go wrong at its start is printed and exits 1."""
+    from . import daemon, http, settings
 
     try:
         daemon.run(main())
-    except expected as error:
+    except (settings.SettingsError, http.ApiError, device_error) as error:
         fail(str(error))

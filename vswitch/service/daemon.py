@@ -14,14 +14,15 @@ import gc
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 import uvloop
 from fastapi import FastAPI
+from pydantic import BaseModel
 
-from . import http, notify
+from . import http, log, notify, settings
 from .log import Log
 from .policer import TokenBucket
 
@@ -138,6 +139,87 @@ class Shell:
             notify.ready(status)
 
 
+class ApiSettings(Protocol):
+    """The `[api]` of any daemon."""
+
+    @property
+    def socket(self) -> Path: ...
+
+
+class Configuration(Protocol):
+    """What any daemon's configuration has."""
+
+    @property
+    def api(self) -> ApiSettings: ...
+
+    @property
+    def log(self) -> settings.LogSettings: ...
+
+
+class Plan(Protocol):
+    """What a reload did."""
+
+    @property
+    def changes(self) -> Sized: ...
+
+
+class Daemon(Protocol):
+    """What any daemon is, to the one who runs it."""
+
+    shell: Shell
+    log: Log
+
+    async def start(self) -> str:
+        """Bring up what is configured; return a status line."""
+
+    async def reload(self) -> Plan:
+        """Apply what has changed in the file. Raises SettingsError."""
+
+    def close(self) -> None:
+        """Release everything."""
+
+
+C = TypeVar("C", bound=BaseModel)
+D = TypeVar("D", bound=Daemon)
+
+
+async def operate(
+    path: Path,
+    model: type[C],
+    make: Callable[[C], D],
+    make_api: Callable[[D], FastAPI],
+) -> None:
+    """Run a daemon from its configuration file until it is asked to stop.
+
+    Raises SettingsError, ApiError, and what `make` raises.
+    """
+    config = settings.load(path, model)
+    common = cast(Configuration, config)
+    log.configure(common.log.level)
+    listener = http.bind(common.api.socket)
+    try:
+        daemon = make(config)
+    except BaseException:
+        listener.close()
+        common.api.socket.unlink()
+        raise
+
+    async def reload() -> str:
+        try:
+            plan = await daemon.reload()
+        except settings.SettingsError as error:
+            daemon.log.error("not reloaded; nothing was changed", why=str(error))
+            return "not reloaded, see the log"
+        return f"reloaded, {len(plan.changes)} changes"
+
+    try:
+        status = await daemon.start()
+        await daemon.shell.serve(make_api(daemon), listener, reload, status)
+    finally:
+        daemon.close()
+        common.api.socket.unlink(missing_ok=True)
+
+
 def run(main: Awaitable[None]) -> None:
     """Run a daemon's main coroutine on uvloop."""
 
@@ -146,8 +228,3 @@ def run(main: Awaitable[None]) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(entry())
-
-
-def remove_socket(path: Path) -> None:
-    """Take the API's socket file away at the end."""
-    path.unlink(missing_ok=True)
