@@ -131,7 +131,19 @@ Macs = Annotated[list[str], typer.Option("--mac", help="A MAC address of the gue
 Addresses = Annotated[
     list[str] | None, typer.Option("--address", help="An IP address it may use; repeatable.")
 ]
-Kind = Annotated[str, typer.Option(help="tap: we hold the TAP. packet: QEMU holds it.")]
+
+
+class PortKind(StrEnum):
+    """Who holds the TAP's descriptor."""
+
+    TAP = "tap"
+    PACKET = "packet"
+
+
+Kind = Annotated[
+    PortKind,
+    typer.Option(help="tap: we hold the TAP. packet: QEMU holds it, with vnet_hdr=off."),
+]
 Netns = Annotated[str | None, typer.Option(help="The namespace that the TAP is in.")]
 MultiQueue = Annotated[bool, typer.Option(help="The TAP has IFF_MULTI_QUEUE.")]
 
@@ -146,7 +158,7 @@ def _add_attaching_verb(name: str, state: str, said: str) -> None:
         device: Device,
         macs: Macs,
         addresses: Addresses = None,
-        kind: Kind = "tap",
+        kind: Kind = PortKind.TAP,
         netns: Netns = None,
         multi_queue: MultiQueue = False,
         sequence: Sequence = None,
@@ -185,7 +197,11 @@ def activate(
     socket: Socket = DEFAULT_SOCKET,
     as_json: Json = False,
 ) -> None:
-    """Make a staged guest active; its first own frame does the same."""
+    """Make a staged guest active; its first own frame does the same.
+
+    For an active one, announce it once more: the last step of a move in which both hosts held the
+    guest's TAP for a while.
+    """
     _guest_verb(socket, as_json, "POST", f"/v1/guests/{guest}/activate", {"sequence": sequence})
 
 

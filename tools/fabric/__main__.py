@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -132,7 +133,7 @@ def main() -> None:
         app()
     except (LabError, ClientError) as error:
         for line in str(error).splitlines():
-            print(f"error: {line}")
+            print(f"error: {line}", file=sys.stderr)
         raise SystemExit(1) from error
 
 

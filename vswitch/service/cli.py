@@ -67,7 +67,9 @@ def print_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in rows[0]:
         numbers = all(isinstance(row[column], int | float) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numbers else "left")
+        name, justify = column.replace("_", " "), "right" if numbers else "left"
+        # Folded, not cut: half a MAC address is of no use.
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
     console.print(table)
@@ -78,6 +80,8 @@ def _text(value: Any) -> str:
         return " ".join(str(part) for part in value) or "-"
     if isinstance(value, dict):
         return " ".join(f"{key}={part}" for key, part in value.items()) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "-" if value is None else str(value)
 
 

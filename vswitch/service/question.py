@@ -40,7 +40,12 @@ class FrameQuestion(Settings):
         Raises ValueError where the hex or the destination cannot be read.
         """
         if self.hex is not None:
-            return bytes.fromhex(self.hex.replace(":", " "))
+            try:
+                return bytes.fromhex(self.hex.replace(":", " "))
+            except ValueError as error:
+                raise ValueError(
+                    f"hex: {error}; give the whole frame, two digits a byte"
+                ) from error
         assert self.dst is not None
         destination, source = ethernet.parse_mac(self.dst), self.src or source
         src_ip = self.src_ip.packed if self.src_ip else None
