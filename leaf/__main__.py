@@ -25,6 +25,7 @@ def run(config: ConfigFile = Path("/etc/tapestry/leaf.toml")) -> None:
     """Run the daemon in the foreground."""
     from vswitch.phy.udp import TunnelError, UdpTunnel
     from vswitch.service import daemon as shell
+    from vswitch.service import log
 
     from . import api
     from .config import Config
@@ -32,7 +33,11 @@ def run(config: ConfigFile = Path("/etc/tapestry/leaf.toml")) -> None:
 
     def make(loaded: Config) -> Daemon:
         own = loaded.leaf
-        return Daemon(config, loaded, UdpTunnel(own.vtep, own.udp_port, own.source_ports))
+        offload = own.offload == "auto"
+        tunnel = UdpTunnel(
+            own.vtep, own.udp_port, own.source_ports, offload=offload, notice=log.get().warning
+        )
+        return Daemon(config, loaded, tunnel)
 
     cli.run_daemon(lambda: shell.operate(config, Config, make, api.make), TunnelError)
 

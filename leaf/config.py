@@ -45,6 +45,8 @@ class Identity(Settings):
     router_mac: MacField | None = None
     """Our own MAC, towards other leaves; by default 02:00 and the last four bytes of the VTEP."""
     source_ports: Literal[1, 2, 4, 8, 16, 32, 64] = 16
+    offload: Literal["auto", "off"] = "auto"
+    """auto: trains in the tunnel, where the kernel has them."""
 
 
 class Api(Settings):
@@ -374,7 +376,7 @@ def plan(old: Config, new: Config) -> Plan:
     """Compute the difference between two configurations."""
     needs_restart = [
         f"leaf.{key.replace('_', '-')}"
-        for key in ("name", "vtep", "udp_port", "source_ports")
+        for key in ("name", "vtep", "udp_port", "source_ports", "offload")
         if getattr(old.leaf, key) != getattr(new.leaf, key)
     ]
     needs_restart += [

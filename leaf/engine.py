@@ -15,7 +15,7 @@ from vswitch.wire import vxlan
 from vswitch.wire.vxlan import VXLAN_LEN, Vtep
 
 from .bindings import Bindings, Timers
-from .router import TTL_AT, Reason, Router, Verdict, rewrite
+from .router import TTL_AT, Reason, Router, Verdict, rewrite_train
 from .slowpath import Limits, Send, SlowPath
 from .topology import Topology
 
@@ -66,10 +66,9 @@ class Engine:
         inbox = self._inbox
         self.tunnel.read(inbox)
         now = self._clock()
-        for train in inbox.trains[: inbox.count]:
-            view = train.view[: train.length]
-            if _may_be_rewritten_as_one(view, train.size):
-                self._take(train.source, view, train.size, now)
+        for train in inbox.trains:
+            if _may_be_rewritten_as_one(train.data, train.size):
+                self._take(train.source, train.data, train.size, now)
             else:
                 for packet in train.packets():
                     self._take(train.source, packet, len(packet), now)
@@ -91,8 +90,7 @@ class Engine:
 
     def _forward(self, verdict: Verdict, vtep: Vtep, train: memoryview, size: int) -> None:
         flow = vxlan.flow_hash(train[VXLAN_LEN:size])
-        for at in range(0, len(train), size):
-            rewrite(train[at : at + size], verdict)
+        rewrite_train(train, size, verdict)
         if not self.tunnel.send_train(vtep, flow, train, size):
             self.send_failed += 1
 
@@ -109,6 +107,7 @@ class Engine:
         for vtep, packet in sends:
             if not self.tunnel.send(vtep, vxlan.flow_hash(packet[VXLAN_LEN:]), packet):
                 self.send_failed += 1
+        self.tunnel.flush()
 
     def tick(self, now: float) -> None:
         """Do what is due by `now`."""

@@ -23,6 +23,8 @@ from enum import StrEnum
 from struct import Struct
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from vswitch.service.steps import Step
 from vswitch.wire import checksum, ethernet, ipv4, vxlan
 from vswitch.wire.ethernet import Buffer, Mac
@@ -174,7 +176,7 @@ _LOOP = Verdict(Reason.LOOP)
 IP_AT: Final = VXLAN_LEN + ethernet.HEADER_LEN
 """Where the inner IP header stands in a VXLAN packet."""
 TTL_AT: Final = VXLAN_LEN + ipv4.TTL_AT
-_CHECKSUM_AT: Final = VXLAN_LEN + ipv4.CHECKSUM_AT
+CHECKSUM_AT: Final = VXLAN_LEN + ipv4.CHECKSUM_AT
 _SOURCE_AT: Final = VXLAN_LEN + ipv4.SOURCE_AT
 _DESTINATION_AT: Final = VXLAN_LEN + ipv4.DESTINATION_AT
 _U16: Final = Struct("!H")
@@ -344,6 +346,26 @@ def _connected(prefix: Prefix, glean: Entry) -> list[_PrefixEntry]:
     return entries
 
 
+FEW = 4
+"""Packets that are rewritten faster one by one than by numpy, which costs 10 us at least."""
+
+
+def rewrite_train(train: memoryview, size: int, verdict: Verdict) -> None:
+    """Make a train of packets of `size` bytes, which `verdict` forwards, ready to leave."""
+    whole = len(train) // size if len(train) > FEW * size else 0
+    if whole:
+        table = np.frombuffer(train, np.uint8, whole * size).reshape(whole, size)
+        assert verdict.header is not None
+        table[:, :HEADER_LEN] = np.frombuffer(verdict.header, np.uint8)
+        if verdict.reason is not Reason.BRIDGED:
+            table[:, TTL_AT] -= 1
+            checksums = table[:, CHECKSUM_AT : CHECKSUM_AT + 2].view(">u2")[:, 0]
+            risen = checksums.astype(np.uint32) + 0x0100
+            checksums[:] = risen + (risen >= 0xFFFF)  # As `checksum.after_ttl_decrement`.
+    for at in range(whole * size, len(train), size):
+        rewrite(train[at : at + size], verdict)
+
+
 def rewrite(packet: memoryview | bytearray, verdict: Verdict) -> None:
     """Make a packet that `verdict` forwards ready to leave: headers, TTL, checksum, in place."""
     assert verdict.header is not None
@@ -351,5 +373,5 @@ def rewrite(packet: memoryview | bytearray, verdict: Verdict) -> None:
     if verdict.reason is Reason.BRIDGED:
         return
     packet[TTL_AT] -= 1
-    (before,) = _U16.unpack_from(packet, _CHECKSUM_AT)
-    _U16.pack_into(packet, _CHECKSUM_AT, checksum.after_ttl_decrement(before))
+    (before,) = _U16.unpack_from(packet, CHECKSUM_AT)
+    _U16.pack_into(packet, CHECKSUM_AT, checksum.after_ttl_decrement(before))

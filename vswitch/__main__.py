@@ -34,10 +34,15 @@ def run(config: ConfigFile = Path("/etc/tapestry/vswitch.toml")) -> None:
     from .daemon import Daemon
     from .phy.udp import TunnelError, UdpTunnel
     from .service import daemon as shell
+    from .service import log
 
     def make(loaded: Config) -> Daemon:
         own = loaded.vswitch
-        return Daemon(config, loaded, UdpTunnel(own.vtep, own.udp_port, own.source_ports))
+        offload = own.offload == "auto"
+        tunnel = UdpTunnel(
+            own.vtep, own.udp_port, own.source_ports, offload=offload, notice=log.get().warning
+        )
+        return Daemon(config, loaded, tunnel)
 
     cli.run_daemon(lambda: shell.operate(config, Config, make, api.make), TunnelError)
 

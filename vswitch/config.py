@@ -43,6 +43,8 @@ class Identity(Settings):
     shared_mac: MacField
     source_ports: Literal[1, 2, 4, 8, 16, 32, 64] = 16
     """Size of the pool of outer source ports."""
+    offload: Literal["auto", "off"] = "auto"
+    """auto: super-frames at the ports, trains in the tunnel, where the kernel has them."""
 
 
 class Api(Settings):
@@ -155,7 +157,7 @@ class Plan(NamedTuple):
 def plan(old: Config, new: Config, absent: Container[str] = frozenset()) -> Plan:
     """Compute how to get from `old` to `new`; guests in `absent` are configured in `old` but could
     not be attached, or have lost their device since."""
-    fixed = ("name", "vtep", "udp_port", "shared_mac", "source_ports")
+    fixed = ("name", "vtep", "udp_port", "shared_mac", "source_ports", "offload")
     needs_restart = [
         f"vswitch.{key.replace('_', '-')}"
         for key in fixed

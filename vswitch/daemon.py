@@ -30,13 +30,15 @@ class DeviceError(Exception):
     """A guest's device could not be opened; the text says what to do."""
 
 
-def open_port(guest: GuestSettings, state: State) -> Port:
+def open_port(guest: GuestSettings, state: State, offload: bool) -> Port:
     """Open a guest's device. Raises DeviceError."""
     parked = state is State.STAGED
     try:
         if guest.kind == "packet":
             return PacketPort(guest.device, guest.netns, parked=parked)
-        return TapPort(guest.device, guest.netns, multi_queue=guest.multi_queue, parked=parked)
+        return TapPort(
+            guest.device, guest.netns, multi_queue=guest.multi_queue, parked=parked, offload=offload
+        )
     except (OSError, ValueError) as error:
         where = f" in namespace {guest.netns!r}" if guest.netns else ""
         remedies = {
@@ -149,7 +151,8 @@ class Daemon:
             except ValueError as error:
                 raise AttachmentError(str(error)) from error
         self.engine.attachments.check(attachment, sequence)
-        port = await asyncio.to_thread(open_port, guest, state)
+        offload = self.config.vswitch.offload == "auto"
+        port = await asyncio.to_thread(open_port, guest, state, offload)
         try:
             self.engine.add(attachment, port, sequence)
         except AttachmentError:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from .attachment import Attachment, AttachmentError, Attachments, State
 from .phy.port import Burst, Port, PortGone, PortId
-from .phy.tunnel import Inbox, Tunnel
+from .phy.tunnel import Inbox, Train, Tunnel
 from .service.log import Log
 from .service.policer import TokenBucket
 from .switch import Miss, Reason, Switch, Verdict
@@ -35,7 +35,6 @@ EVENTS = {
     "announcements": "announcements sent to the leaves",
     "ports_gone": "ports whose device vanished",
     "port_full": "frames that a port could not take",
-    "port_refused": "frames of a guest that its port could not take on, such as super-frames",
     "uplink_failed": "frames that could not be sent to a leaf",
 }
 
@@ -128,7 +127,6 @@ class Engine:
                     view[start - VXLAN_LEN : start] = live.header
                     self._send_up(frame, view[start - VXLAN_LEN : end], header)
             size += end - start
-        self.events["port_refused"] += burst.refused
         live.sent += len(burst.spans)
         live.sent_bytes += size
         self.tunnel.flush()
@@ -137,17 +135,16 @@ class Engine:
         """Take what the tunnel has received and carry out its verdicts, a train at a time."""
         inbox = self._inbox
         self.tunnel.read(inbox)
-        for train in inbox.trains[: inbox.count]:
-            packets = train.packets()
-            verdict = self.switch.decide_uplink(train.source, packets[0])
-            self.counts[verdict.reason] += len(packets)
+        for train in inbox.trains:
+            first = train.data[: train.size]
+            verdict = self.switch.decide_uplink(train.source, first)
+            packets = -(-train.length // train.size) if train.size else 1
+            self.counts[verdict.reason] += packets
             if verdict.egress:
-                first = packets[0]
                 vni = Vni(first[4] << 16 | first[5] << 8 | first[6])
                 self.switch.learn(vni, Mac(bytes(first[14:20])), self._clock())
-                rows = [packet[VXLAN_LEN:] for packet in packets]
                 for egress in verdict.egress:
-                    self._deliver_train(egress, rows)
+                    self._deliver_train(egress, train, packets)
 
     def _deliver(self, port_id: PortId, frame: Buffer, header: Buffer) -> None:
         live = self._ports[port_id]
@@ -163,16 +160,16 @@ class Engine:
         else:
             self.events["port_full"] += 1
 
-    def _deliver_train(self, port_id: PortId, rows: list[memoryview]) -> None:
+    def _deliver_train(self, port_id: PortId, train: Train, packets: int) -> None:
         live = self._ports[port_id]
         try:
-            taken = live.port.write_train(rows)
+            taken = live.port.write_train(train)
         except PortGone as error:
             self._gone(port_id, error)
             return
         live.received += taken
-        live.received_bytes += sum(len(row) for row in rows[:taken])
-        self.events["port_full"] += len(rows) - taken
+        live.received_bytes += min(taken * train.size, train.length) - taken * VXLAN_LEN
+        self.events["port_full"] += packets - taken
 
     def _send_up(self, frame: Buffer, packet: Buffer, header: Buffer) -> None:
         flow = vxlan.flow_hash(frame)
@@ -310,6 +307,7 @@ class Engine:
             for leaf in self._leaves:
                 if not self.tunnel.send(leaf, vxlan.flow_hash(frame), header + frame):
                     self.events["uplink_failed"] += 1
+        self.tunnel.flush()
 
     def _gone(self, port_id: PortId, error: PortGone) -> None:
         live = self._ports.pop(port_id)

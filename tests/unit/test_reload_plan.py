@@ -209,6 +209,7 @@ def test_every_setting_is_either_planned_or_needs_a_restart() -> None:
         "leaves": ["192.0.2.9"],
         "shared_mac": "00:00:de:ad:be:00",
         "source_ports": 4,
+        "offload": "off",
     }
     assert set(edits) == set(type(config(BASE).vswitch).model_fields)
     for key, value in edits.items():

@@ -9,13 +9,13 @@ the test decides whose turn it is, so a run can be repeated exactly.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ..wire import vnet
 from ..wire.ethernet import Buffer
-from ..wire.vxlan import Vtep
+from ..wire.vxlan import VXLAN_LEN, Vtep
 from .port import Burst, PortGone
-from .tunnel import FAULTS, Inbox
+from .tunnel import FAULTS, Inbox, Train
 
 QUEUE_LEN = 4096
 """Frames that wait at most; a full queue drops the newest, as a device does."""
@@ -61,8 +61,8 @@ class MemoryPort:
         self.received.append(bytes(frame))
         return True
 
-    def write_train(self, rows: Sequence[Buffer]) -> int:
-        return sum(self.write(row) for row in rows)
+    def write_train(self, train: Train) -> int:
+        return sum(self.write(packet[VXLAN_LEN:]) for packet in train.packets())
 
     def park(self, parked: bool) -> None:
         self.parked = parked
@@ -101,14 +101,13 @@ class MemoryTunnel:
         return -1
 
     def read(self, inbox: Inbox) -> None:
-        inbox.count = 0
-        for train in inbox.trains:
+        inbox.trains.clear()
+        for slot in inbox.slots:
             if not self.incoming:
                 return
-            train.source, packets, train.size = self.incoming.popleft()
-            train.length = len(packets)
-            train.view[: train.length] = packets
-            inbox.count += 1
+            source, packets, size = self.incoming.popleft()
+            slot.data[: len(packets)] = packets
+            inbox.trains.append(Train(slot, 0, len(packets), size, source))
 
     def send(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         return self.send_train(vtep, flow, packet, len(packet))

@@ -10,11 +10,11 @@ Whoever reads drains to the budget, handles the burst, and yields to the event l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NewType, Protocol
 
 from ..wire import vnet, vxlan
 from ..wire.ethernet import Buffer
+from .tunnel import Train
 
 PortId = NewType("PortId", int)
 """A port's number on its vswitch; 0 is the uplink."""
@@ -37,7 +37,7 @@ class Burst:
     `spans[i]` is (start, end) of frame i in `view`; `headers[i]` its `virtio_net_hdr`.
     """
 
-    __slots__ = ("headers", "refused", "spans", "view")
+    __slots__ = ("headers", "spans", "view")
 
     def __init__(self) -> None:
         # Room for a budget of small frames and always for one more super-frame.
@@ -45,8 +45,6 @@ class Burst:
         headers = memoryview(bytearray(BUDGET * vnet.VNET_LEN))
         self.headers = [headers[i * vnet.VNET_LEN : (i + 1) * vnet.VNET_LEN] for i in range(BUDGET)]
         self.spans: list[tuple[int, int]] = []
-        self.refused = 0
-        """Frames of this read that the port could not take on."""
 
     def room_at(self) -> int:
         """Return where the next frame may start, or -1 where the burst is full."""
@@ -67,7 +65,7 @@ class Port(Protocol):
     def write(self, frame: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         """Hand `frame` to the guest; False where it could not take it. Raises PortGone."""
 
-    def write_train(self, rows: Sequence[Buffer]) -> int:
+    def write_train(self, train: Train) -> int:
         """Hand the frames of one train to the guest, in order; return how many it took."""
 
     def park(self, parked: bool) -> None:

@@ -11,46 +11,62 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..wire import vnet
+import numpy as np
+
+from ..wire import offload, vnet
 from ..wire.ethernet import Buffer
+from ..wire.offload import Bytes
 from ..wire.vxlan import Vtep
 
 MAX_TRAIN_LEN = 65_535
 """The longest UDP payload, which is what one GRO receive can hold."""
 BUDGET = 32
-"""Trains per read: as with bursts, bounded so that the event loop is not held."""
+"""Receives per read: as with bursts, bounded so that the event loop is not held."""
+_SLOT_LEN = 2 * MAX_TRAIN_LEN
+"""Behind a train there is room for as much as its short last packet lacks."""
 
 
 class Train:
-    """One received train: `size` bytes a packet, `length` bytes in all, from the VTEP `source`."""
+    """One received train: `length` bytes at `start` of `slot`, `size` bytes a packet."""
 
-    __slots__ = ("length", "size", "source", "view")
+    __slots__ = ("data", "length", "size", "slot", "source", "start")
 
-    def __init__(self, view: memoryview) -> None:
-        self.view = view
-        self.length = 0
-        self.size = 0
-        self.source = Vtep("")
+    def __init__(self, slot: Bytes, start: int, length: int, size: int, source: Vtep) -> None:
+        self.slot = slot
+        self.start = start
+        self.length = length
+        self.size = size
+        self.source = source
+        self.data = slot.data[start : start + length]
 
     def packets(self) -> list[memoryview]:
         """Return the packets, each with its VXLAN header."""
-        if self.length <= self.size:
-            return [self.view[: self.length]]
-        view, length, size = self.view, self.length, self.size
-        return [view[at : min(at + size, length)] for at in range(0, length, size)]
+        data, length, size = self.data, self.length, self.size
+        if length <= size:
+            return [data]
+        return [data[at : min(at + size, length)] for at in range(0, length, size)]
 
 
 class Inbox:
-    """The trains of one read; reused by the next one. Only the first `count` are filled."""
+    """The trains of one read; reused by the next one."""
 
-    __slots__ = ("count", "trains")
+    __slots__ = ("slots", "trains", "views")
 
     def __init__(self) -> None:
-        view = memoryview(bytearray(BUDGET * MAX_TRAIN_LEN))
-        self.trains = [
-            Train(view[i * MAX_TRAIN_LEN : (i + 1) * MAX_TRAIN_LEN]) for i in range(BUDGET)
-        ]
-        self.count = 0
+        buffer = np.zeros(BUDGET * _SLOT_LEN, dtype=np.uint8)
+        self.slots = [buffer[i * _SLOT_LEN : (i + 1) * _SLOT_LEN] for i in range(BUDGET)]
+        self.views = [slot.data[:MAX_TRAIN_LEN] for slot in self.slots]
+        """Where to receive into."""
+        self.trains: list[Train] = []
+
+    def add(self, slot: Bytes, length: int, size: int, source: Vtep) -> None:
+        """Note that packets of `size` bytes have been received into `slot`; split them into trains
+        where they do not belong together."""
+        if length <= size:
+            self.trains.append(Train(slot, 0, length, length, source))
+            return
+        for start, part in offload.runs(slot, length, size):
+            self.trains.append(Train(slot, start, part, min(size, part), source))
 
 
 class Tunnel(Protocol):
@@ -65,12 +81,13 @@ class Tunnel(Protocol):
     def send(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         """Send one packet: a VXLAN header and a frame with its `virtio_net_hdr` beside it.
 
-        `flow` is a hash of the inner flow and chooses the outer source port.
-        False where the packet could not be sent; `faults` then says why.
+        `flow` is a hash of the inner flow and chooses the outer source port. The packet may be held
+        back until `flush`, and must stay as it is until then.
+        False where it is known already that it cannot be sent; `faults` says why.
         """
 
     def send_train(self, vtep: Vtep, flow: int, train: Buffer, size: int) -> bool:
-        """Send a whole train of packets of `size` bytes."""
+        """Send a whole train of packets of `size` bytes, behind what is held back."""
 
     def flush(self) -> None:
         """Send what was held back to make longer trains. Called at the end of every burst."""
@@ -83,7 +100,7 @@ class Tunnel(Protocol):
         """Release the sockets."""
 
 
-FAULTS = ("refused", "unreachable", "too_big", "no_buffers", "other")
+FAULTS = ("refused", "unreachable", "too_big", "no_buffers", "uncuttable", "other")
 """refused: nobody listens at the VTEP. unreachable: no route to it. too_big: the packet exceeds the
 path MTU; the outer packet is never fragmented (RFC 7348 section 4.3). no_buffers: the kernel's
-queue is full."""
+queue is full. uncuttable: a super-frame that contradicts itself, or of an unknown kind."""

@@ -4,6 +4,12 @@ One socket receives on the VXLAN port. A pool of sockets sends, each bound to a 
 49152-65535; the flow hash chooses one, so that ECMP in the underlay spreads flows and keeps each in
 order (RFC 7348 section 5). The pool is not connected: a leaf has hundreds of peers.
 
+Trains. `UDP_SEGMENT` sends a whole train by one call (Linux 4.18), `UDP_GRO` receives one (5.0).
+Single packets of one size and one source port that follow each other within a burst make a train
+too: they are held back until a packet that does not fit, or `flush`, and leave in the order in
+which they came. Whether the kernel can do it is found by trying; where it cannot, each packet is a
+call, and the log says so once.
+
 `IP_RECVERR` makes ICMP errors visible on such sockets: they surface as an error of the *next* send,
 which was then not made and is tried once more. The error queue is drained at that moment.
 `IP_PMTUDISC_DO` sets DF: a VTEP must not fragment (RFC 7348 section 4.3).
@@ -14,14 +20,27 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from collections.abc import Callable
+from struct import Struct
 
 from ..wire import vnet, vxlan
 from ..wire.ethernet import Buffer
-from ..wire.vxlan import Vtep
+from ..wire.offload import Segmenter
+from ..wire.vxlan import VXLAN_LEN, Vtep
 from .tunnel import BUDGET, FAULTS, Inbox
 
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_RECVERR = 10, 2, 11
 _IPV6_MTU_DISCOVER, _IPV6_PMTUDISC_DO, _IPV6_RECVERR = 23, 2, 25
+_SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
+_MAX_ROWS = 64
+"""UDP_SEGMENT takes no more (Linux UDP_MAX_SEGMENTS)."""
+_MAX_SEND = 65_507
+"""The longest payload of an IPv4 datagram, which a train is until the kernel cuts it."""
+_SEGMENT_SIZE = Struct("@H")
+_GRO_SIZE = Struct("@i")
+_ANCILLARY_LEN = socket.CMSG_SPACE(_GRO_SIZE.size)
+_CANNOT_SEGMENT = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.ENOPROTOOPT})
+"""What a train can fail with where its packets, one by one, may still go."""
 _RECEIVE_BUFFER = 4 << 20
 """Holds 20 ms of full-size packets at 1.6 Gb/s, which covers one long turn of the event loop; the
 kernel caps it at net.core.rmem_max."""
@@ -43,8 +62,26 @@ class TunnelError(Exception):
 class UdpTunnel:
     """Our VTEP on the underlay."""
 
-    def __init__(self, local: Vtep, port: int = vxlan.PORT, source_ports: int = 16) -> None:
-        """Bind to `local`. `source_ports` is the size of the sending pool, a power of two."""
+    def __init__(
+        self,
+        local: Vtep,
+        port: int = vxlan.PORT,
+        source_ports: int = 16,
+        *,
+        offload: bool = True,
+        notice: Callable[[str], None] = lambda said: None,
+    ) -> None:
+        """Bind to `local`. `source_ports` is the size of the sending pool, a power of two.
+
+        `notice` is told what the kernel cannot do. Raises TunnelError.
+        """
+        self._notice = notice
+        self._sends_trains = offload
+        self._segmenter = Segmenter()
+        self._held: list[Buffer] = []
+        """Packets of one size that wait to leave as a train."""
+        self._held_for: tuple[int, Vtep, int] = (0, Vtep(""), 0)
+        """Their source port's index, VTEP, and size."""
         self._port = port
         self._version = ipaddress.ip_address(local).version
         self.faults = dict.fromkeys(FAULTS, 0)
@@ -52,6 +89,8 @@ class UdpTunnel:
         self._receiver = self._bound(local, port)
         try:
             self._receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            if offload:
+                self._receive_trains()
             candidates = iter(vxlan.SOURCE_PORTS)
             while len(self._pool) < source_ports:
                 self._add_sender(local, next(candidates))
@@ -96,36 +135,110 @@ class UdpTunnel:
     def fileno(self) -> int:
         return self._receiver.fileno()
 
+    def _receive_trains(self) -> None:
+        try:
+            self._receiver.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+        except OSError:
+            self._notice("the kernel has no UDP_GRO: packets are received one by one")
+
     def read(self, inbox: Inbox) -> None:
-        inbox.count = 0
-        receive = self._receiver.recvfrom_into
-        for train in inbox.trains[:BUDGET]:
+        inbox.trains.clear()
+        receive, add = self._receiver.recvmsg_into, inbox.add
+        for view, slot in zip(inbox.views, inbox.slots, strict=True):
             try:
-                length, source = receive(train.view)
+                length, control, _, source = receive((view,), _ANCILLARY_LEN)
             except BlockingIOError:
                 return
             except OSError:
                 continue  # An ICMP error for this socket: nothing was received.
-            train.length = train.size = length
-            train.source = Vtep(source[0])
-            inbox.count += 1
+            size = _GRO_SIZE.unpack(control[0][2])[0] if control else length
+            add(slot, length, size, Vtep(source[0]))
 
     def send(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer = vnet.PLAIN) -> bool:
+        if header[0] or header[1]:
+            return self._send_unfinished(vtep, flow, packet, header)
+        if not self._sends_trains:
+            return self._send_one(self._pool[flow & self._mask], vtep, packet)
+        size = len(packet)
+        key = (flow & self._mask, vtep, size)
+        held = self._held
+        if key != self._held_for or len(held) >= _MAX_ROWS or (len(held) + 1) * size > _MAX_SEND:
+            self.flush()
+            self._held_for = key
+        held.append(packet)
+        return True
+
+    def _send_unfinished(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer) -> bool:
+        """Send what a guest has left to us to finish: a super-frame, or an open checksum."""
+        view, beside = memoryview(packet), memoryview(bytearray(header))
+        if vnet.complete(view[VXLAN_LEN:], beside):
+            return self.send(vtep, flow, packet)
+        cut = self._segmenter.segment(view, header)
+        if cut is None:
+            self.faults["uncuttable"] += 1
+            return False
+        return self.send_train(vtep, flow, *cut)
+
+    def send_train(self, vtep: Vtep, flow: int, train: Buffer, size: int) -> bool:
+        if len(train) <= size:
+            return self.send(vtep, flow, train)
+        self.flush()  # What came before leaves before.
         sock = self._pool[flow & self._mask]
+        step = min(_MAX_ROWS, _MAX_SEND // size) * size
+        sent = True
+        for at in range(0, len(train), step):
+            part = train[at : at + step]
+            if len(part) <= size or not self._sends_trains:
+                rows = [part[row : row + size] for row in range(0, len(part), size)]
+                sent &= self._send_each(sock, vtep, rows)
+            else:
+                sent &= self._send_rows(sock, vtep, [part], size)
+        return sent
+
+    def flush(self) -> None:
+        held = self._held
+        if not held:
+            return
+        index, vtep, size = self._held_for
+        sock = self._pool[index]
+        if len(held) == 1:
+            self._send_one(sock, vtep, held[0])
+        else:
+            self._send_rows(sock, vtep, held, size)
+        held.clear()
+
+    def _send_rows(self, sock: socket.socket, vtep: Vtep, parts: list[Buffer], size: int) -> bool:
+        """Send packets of `size` bytes, which `parts` hold one behind the other, by one call."""
+        control = [(_SOL_UDP, _UDP_SEGMENT, _SEGMENT_SIZE.pack(size))]
+        try:
+            sock.sendmsg(parts, control, 0, (vtep, self._port))
+            return True
+        except OSError as error:
+            if error.errno in _OF_AN_EARLIER_SEND:
+                self._count(error)
+                self._drain_errors(sock)
+            elif error.errno not in _CANNOT_SEGMENT:
+                self._count(error)
+                return False
+            refusal = error
+        rows = [part[at : at + size] for part in parts for at in range(0, len(part), size)]
+        sent = self._send_each(sock, vtep, rows)
+        if sent and refusal.errno in _CANNOT_SEGMENT:
+            # Each of them went, so it was the train that the kernel did not like.
+            self._sends_trains = False
+            self._notice("the kernel has no UDP_SEGMENT here: packets are sent one by one")
+        return sent
+
+    def _send_each(self, sock: socket.socket, vtep: Vtep, rows: list[Buffer]) -> bool:
+        sent = [self._send_one(sock, vtep, row) for row in rows]
+        return all(sent)
+
+    def _send_one(self, sock: socket.socket, vtep: Vtep, packet: Buffer) -> bool:
         try:
             sock.sendto(packet, (vtep, self._port))
         except OSError as error:
             return self._recover(sock, error, vtep, packet)
         return True
-
-    def send_train(self, vtep: Vtep, flow: int, train: Buffer, size: int) -> bool:
-        if len(train) <= size:
-            return self.send(vtep, flow, train)
-        sent = [self.send(vtep, flow, train[at : at + size]) for at in range(0, len(train), size)]
-        return all(sent)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
     def _recover(self, sock: socket.socket, error: OSError, vtep: Vtep, packet: Buffer) -> bool:
         """Count a failed send; where it failed for an earlier packet's sake, send once more."""

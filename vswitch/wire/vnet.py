@@ -17,7 +17,9 @@ VNET_LEN = HEADER.size
 NEEDS_CHECKSUM = 1
 """VIRTIO_NET_HDR_F_NEEDS_CSUM."""
 
-GSO_NONE = 0
+GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4 = 0, 1, 4, 5
+GSO_ECN = 0x80
+"""Beside a TCP type: the super-frame has CWR set."""
 
 PLAIN = bytes(VNET_LEN)
 """A frame that is complete as it stands."""
