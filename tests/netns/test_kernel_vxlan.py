@@ -13,10 +13,16 @@ from .conftest import MakeLab
 SHARED = "00:00:de:ad:be:ef"
 
 
-def _topology(name: str) -> Topology:
+@pytest.fixture(params=["auto", "off"])
+def offload(request: pytest.FixtureRequest) -> str:
+    """Trains cut from super-frames must be as good as single packets."""
+    return str(request.param)
+
+
+def _topology(name: str, offload: str) -> Topology:
     return Topology.model_validate(
         {
-            "lab": {"name": name},
+            "lab": {"name": name, "offload": offload},
             "segment": [{"name": "red", "vni": 100, "gateway": "1.1.1.254/24"}],
             "host": [
                 {"name": "A", "address": "10.99.0.11"},
@@ -45,18 +51,18 @@ def _add_vxlan(lab: Lab, node: str, remote: str, mac: str, address: str) -> None
 
 
 @pytest.fixture
-def kernel_leaf(make_lab: MakeLab) -> Lab:
+def kernel_leaf(make_lab: MakeLab, offload: str) -> Lab:
     """A vswitch whose leaf is a kernel VXLAN device with the gateway's address."""
-    lab = make_lab(_topology("kleaf"))
+    lab = make_lab(_topology("kleaf", offload))
     lab.leaf.down()
     _add_vxlan(lab, "leaf", "10.99.0.11", SHARED, "1.1.1.254")
     return lab
 
 
 @pytest.fixture
-def kernel_host(make_lab: MakeLab) -> Lab:
+def kernel_host(make_lab: MakeLab, offload: str) -> Lab:
     """A leaf one of whose hosts is a kernel VXLAN device with a guest's address."""
-    lab = make_lab(_topology("khost"))
+    lab = make_lab(_topology("khost", offload))
     lab.vswitches["K"].down()
     _add_vxlan(lab, "K", "10.99.0.1", "00:00:01:01:01:09", "1.1.1.9")
     return lab

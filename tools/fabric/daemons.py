@@ -42,6 +42,7 @@ def vswitch_config(topology: Topology, host: HostEntry, directory: Path) -> dict
             "vtep": str(host.address),
             "leaves": [str(topology.underlay.leaf)],
             "shared-mac": topology.lab.shared_mac.hex(":"),
+            "offload": topology.lab.offload,
         },
         "api": {"socket": str(directory / f"{host.name}.sock")},
         "segment": [
@@ -54,7 +55,11 @@ def vswitch_config(topology: Topology, host: HostEntry, directory: Path) -> dict
 def leaf_config(topology: Topology, directory: Path) -> dict[str, Any]:
     """Return the configuration of the leaf. Bindings are learnt."""
     return {
-        "leaf": {"name": "leaf", "vtep": str(topology.underlay.leaf)},
+        "leaf": {
+            "name": "leaf",
+            "vtep": str(topology.underlay.leaf),
+            "offload": topology.lab.offload,
+        },
         "api": {"socket": str(directory / "leaf.sock")},
         "group": [{"name": "rack", "shared-mac": topology.lab.shared_mac.hex(":")}],
         "vswitch": [

@@ -31,6 +31,7 @@ class Lab(Settings):
     name: NodeName = "seed"
     vrf_vni: VniField = 5000  # type: ignore[assignment]
     shared_mac: MacField = Mac(bytes.fromhex("0000deadbeef"))
+    offload: Literal["auto", "off"] = "auto"
 
 
 class Underlay(Settings):

@@ -25,6 +25,8 @@ WARM_UP = 1.5
 """Seconds of traffic before the move."""
 AFTER = 3.0
 """Seconds of traffic after it: past Linux's first three unicast ARP probes."""
+STREAM_PAUSE_NS = 1_000_000_000
+"""A TCP stream that lives may pause for so long at the end: two retransmission timeouts."""
 REFRESH_TIMEOUT = 15.0
 QUICK_NEIGHBOURS = {
     "base_reachable_time_ms": 4000,
@@ -211,7 +213,7 @@ class Story:
         total, lost, worst = 0, 0, 0.0
         for peer in ("H2", "H4"):
             survived[peer] = observed.stream_survived(
-                "H1", peer, moved_ns, self._end_ns - 500_000_000
+                "H1", peer, moved_ns, self._end_ns - STREAM_PAUSE_NS
             )
             expected = self._miss == "rewrite" or peer == "H4"
             verb = "survived" if survived[peer] else "died"
