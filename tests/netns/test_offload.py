@@ -13,7 +13,6 @@ from tools.fabric.lab import Lab
 from .commands import counters, iperf, iperf_server
 from .conftest import MakeLab, seed
 
-
 MAX_P99_MS, MAX_ASKED_S = 50.0, 0.2
 """The aim is 5 ms, which a machine of our own reaches; iperf3, at both ends, takes a core and more
 of the two here."""

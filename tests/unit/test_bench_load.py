@@ -55,6 +55,15 @@ def test_what_udp_delivered_leaves_out_what_was_lost() -> None:
     assert load.delivered(report).kpps == 20.0
 
 
+def test_what_arrived_counts_what_found_no_room() -> None:
+    snmp = (
+        "Ip: Forwarding InReceives\nIp: 1 9\n"
+        "Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors\nUdp: 100 1 7 3 5\n"
+        "UdpLite: InDatagrams\nUdpLite: 0\n"
+    )
+    assert load.arrived(snmp) == 105
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

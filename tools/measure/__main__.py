@@ -23,8 +23,8 @@ from .tapestry import Tapestry
 
 BUILDS: dict[str, Build] = {
     Tapestry.name: Tapestry,
-    Kernel.name: Kernel,
     OpenVSwitch.name: OpenVSwitch,
+    Kernel.name: Kernel,
 }
 WIDTH = 100
 """Columns of the tables where the terminal does not say: a pipe has no width."""

@@ -35,8 +35,9 @@ DIFFERENT: Final = 10
 """Destinations in turn, in tables of every size."""
 OPERATIONS: Final = 10_000
 """In a batch of decisions or look-ups."""
-FLOWS: Final = 1000
-"""Addresses that are looked up, in tables of every size."""
+FLOWS: Final = (100, 1000)
+"""How many addresses are looked up in turn, in tables of every size. A hundred are what is in use
+at one moment, and lie in the nearest cache; with a thousand, those of a large table do not."""
 SUPER_PAYLOAD, MSS = 62_000, 1398
 """A guest's super-frame, and its segments at an MTU of 1,450 with TCP timestamps."""
 TRAINS: Final = 50
@@ -148,14 +149,14 @@ def _router(count: int) -> Batch:
     return Batch(partial(_exhaust, lambda: map(router.decide, repeat(A), packets)), OPERATIONS)
 
 
-def _fib(count: int) -> Batch:
+def _fib(count: int, flows: int) -> Batch:
     fib: Fib[int] = Fib(32)
     for number in range(count):
         fib.hosts[_address(number)] = number
     chance = Random(count)
-    flows = [_address(chance.randrange(count)) for _ in range(FLOWS)]
+    used = [_address(chance.randrange(count)) for _ in range(flows)]
     # Made anew, as they are for every packet: a bytes object remembers its hash.
-    joined = memoryview(b"".join(chance.choices(flows, k=OPERATIONS)))
+    joined = memoryview(b"".join(chance.choices(used, k=OPERATIONS)))
     spans = [joined[at : at + 4] for at in range(0, len(joined), 4)]
     return Batch(partial(_exhaust, lambda: map(fib.lookup, map(bytes, spans))), OPERATIONS)
 
@@ -222,12 +223,10 @@ CASES = {
             for n in (1000, 100_000)
         ),
         *(
-            Case(
-                f"fib-{n}",
-                f"address taken from the packet and looked up, {n:,} routes",
-                partial(_fib, n),
-            )
+            Case(f"fib-{n}-{flows}", f"FIB look-up, {n:,} routes, {flows:,} in use", prepare)
+            for flows in FLOWS
             for n in (1000, 10_000, 100_000)
+            for prepare in (partial(_fib, n, flows),)
         ),
         Case("segment", "segment 62 kB of TCP into a train", _segment),
         Case("coalesce", "coalesce that train", _coalesce),

@@ -33,7 +33,8 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", bold: bool = 
 def _panel(table: list[Row], measure: Measure, left: float, top: float) -> list[str]:
     """Draw one measure."""
     largest = max((row[measure.key] or 0 for row in table), default=0) or 1
-    drawn = [_text(left, top + 16, f"{measure.title} ({measure.unit})", bold=True)]
+    unit = f"{measure.unit}, less is better" if measure.unit == "us" else measure.unit
+    drawn = [_text(left, top + 16, f"{measure.title} ({unit})", bold=True)]
     y = top + TITLE
     for topology in dict.fromkeys(row["topology"] for row in table):
         here = [row for row in table if row["topology"] == topology]

@@ -1,7 +1,9 @@
 """The load: iperf3 and ping between the two guests, and reading what they print.
 
 Every figure is what *arrived*. For TCP that is the receiver's rate; for UDP the sender is let off
-the leash (`-b 0`) and the receiver's packets are counted, without those that it found missing.
+the leash (`-b 0`) and the receiver's packets are counted, without those that it found missing. What
+has *arrived* in the receiving guest is told beside it: with a fast enough switch it is the receiver
+that drops, because its socket's buffer is full, and then the figure says nothing about the switch.
 Percentiles of round trips are by nearest rank, from every `time=` that ping printed: a lost echo is
 not in them, so the share of answers is looked at, too.
 """
@@ -65,6 +67,14 @@ def delivered(report: dict[str, Any]) -> Udp:
     by the highest number it saw, so what it missed has to be taken off."""
     total = report["end"]["sum_received" if "sum_received" in report["end"] else "sum"]
     return Udp(int(total["packets"]) - int(total["lost_packets"]), float(total["seconds"]))
+
+
+def arrived(snmp: str) -> int:
+    """Return how many UDP datagrams have reached the sockets of a namespace, whether there was room
+    for them or not, from its /proc/net/snmp."""
+    names, values = (line.split()[1:] for line in snmp.splitlines() if line.startswith("Udp:"))
+    counts = dict(zip(names, map(int, values), strict=True))
+    return counts["InDatagrams"] + counts["RcvbufErrors"]
 
 
 def round_trips_us(text: str) -> list[float]:
@@ -163,12 +173,17 @@ def _bidir(system: System, seconds: float) -> dict[str, float]:
 
 
 def _udp(system: System, seconds: float) -> dict[str, float]:
-    return {
-        f"udp{payload}_kpps": delivered(
-            iperf(system, seconds, "-u", "-b", "0", "-l", f"{payload}")
-        ).kpps
-        for payload in (SMALL, LARGE)
-    }
+    figures = {}
+    for payload in (SMALL, LARGE):
+        before = _arrived(system)
+        got = delivered(iperf(system, seconds, "-u", "-b", "0", "-l", f"{payload}"))
+        figures[f"udp{payload}_kpps"] = got.kpps
+        figures[f"udp{payload}_arrived_kpps"] = (_arrived(system) - before) / got.seconds / 1000
+    return figures
+
+
+def _arrived(system: System) -> int:
+    return arrived(system.node(SERVER).run(["cat", "/proc/net/snmp"]).stdout)
 
 
 def _idle(system: System, seconds: float) -> dict[str, float]:
@@ -204,7 +219,13 @@ def measure(system: System, seconds: float) -> Measured:
     for take in MEASURES:
         try:
             figures |= take(system, seconds)
-        except (RigError, subprocess.TimeoutExpired, LookupError, ZeroDivisionError) as error:
+        except (
+            RigError,
+            subprocess.TimeoutExpired,
+            LookupError,
+            ValueError,
+            ArithmeticError,
+        ) as error:
             failures.append(f"{take.__name__.strip('_')}: {error}")
     figures["peak_memory_mb"] = peak_memory_mb(system.pids())
     return Measured(figures, failures)

@@ -15,8 +15,9 @@ owes, and this datapath does not do them.
 The leaf is flow rules: answer ARP for the other guest, and between the tunnels write both MACs and
 take one off the TTL. Without a leaf, both switches are plain learning ones (NORMAL).
 
-Rejected: `userspace-tso-enable`, which in Debian 12's version does not reach through tunnels; DPDK
-and AF_XDP, which need the network card to themselves.
+Rejected: `userspace-tso-enable`, which is experimental in Debian 12's version and has no tunnels
+(userspace-tso.rst, "Limitations"). Not tried: DPDK and AF_XDP, whose polling threads want a
+processor each.
 """
 
 from __future__ import annotations
