@@ -155,8 +155,11 @@ class UdpTunnel:
             add(slot, length, size, Vtep(source[0]))
 
     def send(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer = vnet.PLAIN) -> bool:
-        if header[0] or header[1]:
-            return self._send_unfinished(vtep, flow, packet, header)
+        if header[1]:
+            return self._send_super(vtep, flow, packet, header)
+        if header[0] and not vnet.complete(memoryview(packet)[VXLAN_LEN:], header):
+            self.faults["uncuttable"] += 1
+            return False
         if not self._sends_trains:
             return self._send_one(self._pool[flow & self._mask], vtep, packet)
         size = len(packet)
@@ -168,12 +171,8 @@ class UdpTunnel:
         held.append(packet)
         return True
 
-    def _send_unfinished(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer) -> bool:
-        """Send what a guest has left to us to finish: a super-frame, or an open checksum."""
-        view, beside = memoryview(packet), memoryview(bytearray(header))
-        if vnet.complete(view[VXLAN_LEN:], beside):
-            return self.send(vtep, flow, packet)
-        cut = self._segmenter.segment(view, header)
+    def _send_super(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer) -> bool:
+        cut = self._segmenter.segment(memoryview(packet), header)
         if cut is None:
             self.faults["uncuttable"] += 1
             return False

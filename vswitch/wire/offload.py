@@ -377,9 +377,11 @@ class Coalescer:
         )
 
 
-_SAME = (slice(0, 24), slice(28, 32), slice(34, 42))
-"""Columns of a VXLAN packet by which it is forwarded: VXLAN header, MACs, ethertype, TOS;
-fragment, TTL, protocol; IPv4 addresses."""
+_HEAD_LEN = VXLAN_LEN + HEADER_LEN + ipv4.MIN_HEADER_LEN
+_SAME = np.ones(_HEAD_LEN, dtype=np.bool_)
+"""Columns of a VXLAN packet by which it is forwarded: all of its headers up to the IPv4 addresses,
+but for what is different in each packet: length, id and checksum."""
+_SAME[24:28] = _SAME[32:34] = False
 
 
 def runs(slot: Bytes, length: int, size: int) -> list[tuple[int, int]]:
@@ -389,13 +391,11 @@ def runs(slot: Bytes, length: int, size: int) -> list[tuple[int, int]]:
     packets of one size into one send. Only neighbours are compared, so order is kept.
     """
     rows = -(-length // size)
-    if size < HEADER_LEN + VXLAN_LEN + ipv4.MIN_HEADER_LEN:
+    if size < _HEAD_LEN:
         return [(at, min(size, length - at)) for at in range(0, length, size)]
-    table = slot[: rows * size].reshape(rows, size)
-    differs = np.zeros(rows - 1, dtype=np.bool_)
-    for columns in _SAME:
-        differs |= (table[1:, columns] != table[:-1, columns]).any(axis=1)
-    if not differs.any():
+    heads = slot[: rows * size].reshape(rows, size)[:, :_HEAD_LEN]
+    if not ((heads != heads[0]) & _SAME).any():
         return [(0, length)]
+    differs = ((heads[1:] != heads[:-1]) & _SAME).any(axis=1)
     starts = [0, *(int(row + 1) * size for row in differs.nonzero()[0]), length]
     return [(start, end - start) for start, end in pairwise(starts)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from struct import Struct
 
 from . import checksum
+from .ethernet import Buffer
 
 HEADER = Struct("<BBHHHH")
 """Flags, GSO type, header length, GSO size, checksum start, checksum offset."""
@@ -25,10 +26,11 @@ PLAIN = bytes(VNET_LEN)
 """A frame that is complete as it stands."""
 
 
-def complete(frame: memoryview, header: memoryview | bytearray) -> bool:
+def complete(frame: memoryview, header: Buffer) -> bool:
     """Fill in the checksum that the sender has left open, and make `header` say so.
 
-    False where the frame is a super-frame or its header points outside of it; it is then as it was.
+    Called for frames whose header is not all zero, with a header that may be written. False where
+    the frame is a super-frame or its header points outside of it; it is then as it was.
     """
     flags, gso, _, _, start, offset = HEADER.unpack(header)
     if gso != GSO_NONE:
@@ -41,5 +43,5 @@ def complete(frame: memoryview, header: memoryview | bytearray) -> bool:
         value = checksum.internet(frame[start:])
         # Zero would mean "no checksum" in UDP (RFC 768) and is the same number as 0xffff.
         frame[at : at + 2] = (value or 0xFFFF).to_bytes(2, "big")
-    header[:] = PLAIN
+    header[:] = PLAIN  # type: ignore[index]
     return True
