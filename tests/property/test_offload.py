@@ -283,5 +283,14 @@ def test_a_short_last_packet_stays_in_its_run() -> None:
     assert offload.runs(slot, length, len(flow[0])) == [(0, length)]
 
 
+def test_a_last_packet_without_a_whole_header_is_by_itself() -> None:
+    """Behind it lies what was received before: it must not be taken for its header."""
+    flow = cut(Super(True, False, 50, bytes(200)), SEGMENTER)
+    size = len(flow[0])
+    slot, length = _slot(flow)
+    cut_off = length - size + 30
+    assert offload.runs(slot, cut_off, size) == [(0, 3 * size), (3 * size, 30)]
+
+
 def test_the_header_says_what_the_constants_say() -> None:
     assert (vnet.GSO_TCPV4, vnet.GSO_TCPV6, vnet.GSO_UDP_L4, vnet.GSO_ECN) == (1, 4, 5, 0x80)

@@ -393,6 +393,9 @@ def runs(slot: Bytes, length: int, size: int) -> list[tuple[int, int]]:
     rows = -(-length // size)
     if size < _HEAD_LEN:
         return [(at, min(size, length - at)) for at in range(0, length, size)]
+    rest = length % size
+    if 0 < rest < _HEAD_LEN:  # Too short to have what it would be compared by.
+        return [*runs(slot, length - rest, size), (length - rest, rest)]
     heads = slot[: rows * size].reshape(rows, size)[:, :_HEAD_LEN]
     if not ((heads != heads[0]) & _SAME).any():
         return [(0, length)]
