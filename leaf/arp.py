@@ -129,7 +129,7 @@ def decide(
         return Verdict(Reason.OWN, bound)
     if bound.vtep == source:
         return Verdict(Reason.SAME_VTEP, bound)
-    if not has_sender:
+    if message.is_probe:
         return Verdict(Reason.CONFLICT, bound)
     if not ethernet.is_group(frame_destination):
         return Verdict(Reason.HEALED, bound)

@@ -91,7 +91,7 @@ def test_a_chart_of_nothing_is_still_one() -> None:
 
 
 def test_the_leaf_of_open_vswitch_answers_arp_and_routes() -> None:
-    answer, route = openvswitch.leaf_flows("H1", "H4", "vxA", "vxB")
+    answer, route = openvswitch.leaf_flows("H4", "vxA", "vxB")
     assert "arp_tpa=1.1.1.4" in answer
     assert "load:0x0000deadbeef->NXM_NX_ARP_SHA[]" in answer
     assert "load:0x01010104->NXM_OF_ARP_SPA[]" in answer

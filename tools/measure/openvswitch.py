@@ -72,8 +72,8 @@ def _hex(address: str, separator: str, base: int) -> str:
     return "0x" + "".join(f"{int(part, base):02x}" for part in address.split(separator))
 
 
-def leaf_flows(near: str, far: str, near_port: str, far_port: str) -> list[str]:
-    """Return the rules for what comes from `near`'s tunnel: `far` is behind the other one."""
+def leaf_flows(far: str, near_port: str, far_port: str) -> list[str]:
+    """Return the rules for what comes from one tunnel: guest `far` is behind the other one."""
     mac = _hex(SHARED_MAC, ":", 16)
     answer = ",".join(
         [
@@ -222,7 +222,7 @@ class OpenVSwitch(Racked):
         self._vsctl("leaf", *self._bridge(INT), *(word for port in ports for word in port))
         self._ofctl("leaf", "del-flows")
         for flow in [
-            *leaf_flows(first, second, tunnels[0], tunnels[1]),
-            *leaf_flows(second, first, tunnels[1], tunnels[0]),
+            *leaf_flows(second, tunnels[0], tunnels[1]),
+            *leaf_flows(first, tunnels[1], tunnels[0]),
         ]:
             self._ofctl("leaf", "add-flow", flow)

@@ -13,7 +13,6 @@ TIME_EXCEEDED = 11
 # Codes of UNREACHABLE (RFC 792, RFC 1812 section 5.2.7.1).
 NET_UNREACHABLE = 0
 HOST_UNREACHABLE = 1
-PROTOCOL_UNREACHABLE = 2
 
 _QUERIES = frozenset({ECHO_REPLY, ECHO_REQUEST, 9, 10, 13, 14, 15, 16, 17, 18})
 """The types that are no error messages (RFC 1122 section 3.2.2)."""
