@@ -42,7 +42,10 @@ _UDP_LEN = 8
 _FLAGS_AT, _TCP_CHECKSUM_AT, _UDP_CHECKSUM_AT = 13, 16, 6
 _FIN, _SYN, _RST, _PSH, _URG, _CWR = 0x01, 0x02, 0x04, 0x08, 0x20, 0x80
 _NOT_IN_A_TRAIN = _SYN | _RST | _URG
-_U16 = Struct("!H")
+_U16, _U32, _NATIVE_U16 = Struct("!H"), Struct("!I"), Struct("<H")
+_IP_AT = VXLAN_LEN + HEADER_LEN
+_IP_ID_AT, _IP_CHECKSUM_AT = VXLAN_LEN + 18, VXLAN_LEN + 24
+"""In an IPv4 packet behind a VXLAN header."""
 _IPV6_LEN = 40
 MAX_SEGMENTS = 256
 """A guest that asks for segments of a few bytes would have us make megabytes out of 64 kB; Linux
@@ -62,15 +65,26 @@ class Layout(NamedTuple):
     header_len: int
     """Up to the payload."""
 
-    @property
-    def checksum_at(self) -> int:
-        return self.transport_at + (_TCP_CHECKSUM_AT if self.is_tcp else _UDP_CHECKSUM_AT)
+    checksum_at: int
+    flags_at: int
+    """Of TCP."""
+    gso_type: int
 
-    @property
-    def gso_type(self) -> int:
-        if not self.is_tcp:
-            return vnet.GSO_UDP_L4
-        return vnet.GSO_TCPV4 if self.is_ipv4 else vnet.GSO_TCPV6
+
+def _layout(is_ipv4: bool, is_tcp: bool, header_len: int) -> Layout:
+    at = HEADER_LEN + (ipv4.MIN_HEADER_LEN if is_ipv4 else _IPV6_LEN)
+    checksum_at = at + (_TCP_CHECKSUM_AT if is_tcp else _UDP_CHECKSUM_AT)
+    of_tcp = vnet.GSO_TCPV4 if is_ipv4 else vnet.GSO_TCPV6
+    gso_type = of_tcp if is_tcp else vnet.GSO_UDP_L4
+    return Layout(is_ipv4, is_tcp, at, at + header_len, checksum_at, at + _FLAGS_AT, gso_type)
+
+
+_LAYOUTS_UDP = {is_ipv4: _layout(is_ipv4, False, _UDP_LEN) for is_ipv4 in (True, False)}
+_LAYOUTS_TCP = {
+    (is_ipv4, words): _layout(is_ipv4, True, 4 * words)
+    for is_ipv4 in (True, False)
+    for words in range(_TCP_MIN // 4, 16)
+}
 
 
 def layout_of(frame: memoryview) -> Layout | None:
@@ -90,13 +104,11 @@ def layout_of(frame: memoryview) -> Layout | None:
     else:
         return None
     if protocol == ipv4.UDP:
-        return Layout(is_ipv4, False, transport_at, transport_at + _UDP_LEN)
+        return _LAYOUTS_UDP[is_ipv4]
     if protocol != ipv4.TCP or len(frame) < transport_at + _TCP_MIN:
         return None
-    tcp_len = (frame[transport_at + 12] >> 4) * 4
-    if tcp_len < _TCP_MIN or len(frame) < transport_at + tcp_len:
-        return None
-    return Layout(is_ipv4, True, transport_at, transport_at + tcp_len)
+    layout = _LAYOUTS_TCP.get((is_ipv4, frame[transport_at + 12] >> 4))
+    return layout if layout is not None and len(frame) >= layout.header_len else None
 
 
 def _pseudo_sum(frame: memoryview, layout: Layout, transport_len: int) -> int:
@@ -107,57 +119,52 @@ def _pseudo_sum(frame: memoryview, layout: Layout, transport_len: int) -> int:
     return int.from_bytes((total % 0xFFFF).to_bytes(2, "big"), "little")
 
 
-def _fold(sums: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-    """Fold sums of words into 1 to 0xffff, as one's-complement addition does (none is zero)."""
-    return np.asarray((sums - 1) % 0xFFFF + 1, dtype=np.uint32)
+class _Fields:
+    """The fields that number the packets, in the heads of a table of packets."""
+
+    def __init__(self, heads: Bytes, layout: Layout) -> None:
+        at = VXLAN_LEN
+        if layout.is_ipv4:
+            self.ip_id = heads[:, at + 18 : at + 20].view(">u2")[:, 0]
+            self.ip_checksum = heads[:, at + 24 : at + 26].view(">u2")[:, 0]
+        transport = at + layout.transport_at
+        if layout.is_tcp:
+            self.sequence = heads[:, transport + 4 : transport + 8].view(">u4")[:, 0]
+            self.flags = heads[:, transport + _FLAGS_AT]
+        checksum_at = at + layout.checksum_at
+        self.checksum = heads[:, checksum_at : checksum_at + 2].view("<u2")[:, 0]
 
 
-class _Rows:
+class _Rows(_Fields):
     """Views of equal-sized packets that lie one behind the other; made once for each shape.
 
     A shorter last packet is taken as a whole one that ends in zeros, which no sum notices.
     """
 
     def __init__(self, table: Bytes, layout: Layout) -> None:
-        at, end = VXLAN_LEN, VXLAN_LEN + layout.header_len
-        transport = at + layout.transport_at
+        end = VXLAN_LEN + layout.header_len
         self.heads = table[:, :end]
+        super().__init__(self.heads, layout)
+        self.first, self.others = self.heads[0], self.heads[1:]
         self.payloads = table[:, end:]
         self.steps = np.arange(len(table), dtype=np.uint32)
-        self.must_match = np.ones(end, dtype=np.bool_)
-        if layout.is_ipv4:
-            self.ip_length = table[:, at + 16 : at + 18].view(">u2")[:, 0]
-            self.ip_id = table[:, at + 18 : at + 20].view(">u2")[:, 0]
-            self.ip_checksum = table[:, at + 24 : at + 26].view("<u2")[:, 0]
-            self.ip_words = table[:, at + 14 : at + 34].view("<u2")
-            self.must_match[at + 16 : at + 20] = self.must_match[at + 24 : at + 26] = False
-        else:
-            self.ip_length = table[:, at + 18 : at + 20].view(">u2")[:, 0]
-            self.must_match[at + 18 : at + 20] = False
-        if layout.is_tcp:
-            self.sequence = table[:, transport + 4 : transport + 8].view(">u4")[:, 0]
-            self.flags = table[:, transport + _FLAGS_AT]
-            self.must_match[transport + 4 : transport + 8] = False
-            self.must_match[transport + _FLAGS_AT] = False
-        else:
-            self.udp_length = table[:, transport + 4 : transport + 6].view(">u2")[:, 0]
-            self.must_match[transport + 4 : transport + 6] = False
-        checksum_at = at + layout.checksum_at
-        self.checksum = table[:, checksum_at : checksum_at + 2].view("<u2")[:, 0]
-        self.must_match[checksum_at : checksum_at + 2] = False
-        segment = table[:, transport:]
+        self.offsets = self.steps * np.uint32(self.payloads.shape[1])
+        segment = table[:, VXLAN_LEN + layout.transport_at :]
         self._odd = segment[:, -1] if segment.shape[1] & 1 else None
         self._words = segment[:, : segment.shape[1] & ~1].view("<u2")
 
-    def transport_sums(self, full: int, last: int) -> npt.NDArray[np.uint32]:
-        """Sum each packet's transport header, payload, and pseudo-header: `full` is that of all
-        packets but the last."""
+    def transport_sums(self) -> npt.NDArray[np.uint32]:
+        """Sum each packet's transport header and payload, in native words, not folded."""
         sums: npt.NDArray[np.uint32] = np.add.reduce(self._words, axis=1, dtype=np.uint32)
         if self._odd is not None:
             sums += self._odd
-        sums[:-1] += np.uint32(full)
-        sums[-1] += np.uint32(last)
         return sums
+
+
+def _number_ip(fields: _Fields, first_id: int, first_checksum: int) -> None:
+    """Write the IPv4 checksums that go with the ids: where the one rises, the other falls."""
+    known = np.uint32(first_id + first_checksum + 0xFFFF)
+    np.remainder(known - fields.ip_id, 0xFFFF, out=fields.ip_checksum, casting="unsafe")
 
 
 class Segmenter:
@@ -188,65 +195,70 @@ class Segmenter:
         we know, or contradicts itself.
         """
         _, gso, _, mss, start, _ = vnet.HEADER.unpack(header)
-        frame = packet[VXLAN_LEN:]
-        layout = layout_of(frame)
+        layout = layout_of(packet[VXLAN_LEN:])
         if layout is None or gso & ~vnet.GSO_ECN != layout.gso_type:
             return None
-        payload = len(frame) - layout.header_len
+        end = VXLAN_LEN + layout.header_len
+        payload = len(packet) - end
         if not mss or start != layout.transport_at or payload <= 0:
             return None
-        rows = -(-payload // mss)
-        end = VXLAN_LEN + layout.header_len
-        if rows > MAX_SEGMENTS or (shape := self._shape(layout, rows, end + mss)) is None:
+        rows, size = -(-payload // mss), end + mss
+        if rows > MAX_SEGMENTS or (shape := self._shape(layout, rows, size)) is None:
             return None
 
-        source = np.frombuffer(packet, np.uint8, payload, end)
-        shape.heads[:] = np.frombuffer(packet, np.uint8, end)
-        full, rest = divmod(payload, mss)
-        shape.payloads[:full] = source[: full * mss].reshape(full, mss)
-        if rest:
-            shape.payloads[full, :rest] = source[full * mss :]
-            shape.payloads[full, rest:] = 0
-        short = mss - rest if rest else 0
-        transport_len = layout.header_len - layout.transport_at + mss
-        self._number(shape, layout, frame, transport_len, short)
-        shape.checksum[:] = 0
-        sums = shape.transport_sums(
-            _pseudo_sum(frame, layout, transport_len),
-            _pseudo_sum(frame, layout, transport_len - short),
-        )
-        sums = 0xFFFF - _fold(sums)
-        if not layout.is_tcp:
-            sums[sums == 0] = 0xFFFF  # Zero says that there is none (RFC 768).
-        shape.checksum[:] = sums
-        return self._view[: rows * (end + mss) - short], end + mss
+        view = self._view
+        short = rows * mss - payload
+        whole = rows - 1 if short else rows
+        if whole:
+            source = np.frombuffer(packet, np.uint8, whole * mss, end)
+            shape.payloads[:whole] = source.reshape(whole, mss)
+        if short:
+            rest = rows * size - short
+            view[rest - (mss - short) : rest] = packet[end + whole * mss :]
+            view[rest : rows * size] = bytes(short)
+        view[:end] = packet[:end]
+        self._number(view, shape, layout, rows, size, short)
+        sums = shape.transport_sums()
+        # The negative of the sum: 0xffff0000 is a multiple of 0xffff beyond every sum.
+        np.remainder(0xFFFF0000 - sums, 0xFFFF, out=shape.checksum, casting="unsafe")
+        if not layout.is_tcp:  # Zero says that there is none (RFC 768).
+            shape.checksum[shape.checksum == 0] = 0xFFFF
+        return view[: rows * size - short], size
 
     @staticmethod
     def _number(
-        shape: _Rows, layout: Layout, frame: memoryview, transport_len: int, short: int
+        view: memoryview, shape: _Rows, layout: Layout, rows: int, size: int, short: int
     ) -> None:
-        """Write what is different in each packet, but for the transport checksum."""
-        ip_len = transport_len + (ipv4.MIN_HEADER_LEN if layout.is_ipv4 else 0)
-        shape.ip_length[:] = ip_len
-        shape.ip_length[-1] = ip_len - short
+        """Make the heads of all packets out of the super-frame's, which is the first packet's.
+
+        Where the transport checksum belongs there is the sum of the pseudo-header, as part of what
+        is to be summed.
+        """
+        at = VXLAN_LEN + layout.transport_at
+        last = (rows - 1) * size
+        transport_len = size - at
+        _write_lengths(view, 0, layout, transport_len)
         if layout.is_ipv4:
-            shape.ip_id[:] = shape.steps + (frame[18] << 8 | frame[19])
-            shape.ip_checksum[:] = 0
-            shape.ip_checksum[:] = 0xFFFF - _fold(
-                np.add.reduce(shape.ip_words, axis=1, dtype=np.uint32)
-            )
-        at = layout.transport_at
+            _U16.pack_into(view, _IP_CHECKSUM_AT, 0)
+            first_checksum = checksum.internet(view[_IP_AT:at])
+            _U16.pack_into(view, _IP_CHECKSUM_AT, first_checksum)
+        flags = 0
         if layout.is_tcp:
-            mss = transport_len - (layout.header_len - at)
-            first = int.from_bytes(frame[at + 4 : at + 8], "big")
-            shape.sequence[:] = shape.steps * np.uint32(mss) + np.uint32(first)
-            flags = frame[at + _FLAGS_AT]
-            shape.flags[:] = flags & ~(_FIN | _PSH | _CWR)
-            shape.flags[0] |= flags & _CWR
-            shape.flags[-1] |= flags & (_FIN | _PSH)
-        else:
-            shape.udp_length[:] = transport_len
-            shape.udp_length[-1] = transport_len - short
+            flags = view[at + _FLAGS_AT]
+            view[at + _FLAGS_AT] = flags & ~(_FIN | _PSH)
+        shape.others[:] = shape.first
+        if layout.is_ipv4:
+            (first_id,) = _U16.unpack_from(view, _IP_ID_AT)
+            np.add(shape.steps, first_id, out=shape.ip_id, casting="unsafe")
+            _number_ip(shape, first_id, first_checksum)
+        if layout.is_tcp:
+            (first,) = _U32.unpack_from(view, at + 4)
+            np.add(shape.offsets, np.uint32(first), out=shape.sequence)
+            if flags & _CWR:
+                shape.flags[1:] &= 0xFF & ~_CWR
+            view[last + at + _FLAGS_AT] |= flags & (_FIN | _PSH)
+        if short:
+            _shorten(view, last, layout, transport_len, short)
 
 
 class Coalescer:
@@ -256,9 +268,9 @@ class Coalescer:
         # A short last packet is copied with the zeros behind it.
         self._buffer = np.zeros(2 * MAX_SUPER_LEN, dtype=np.uint8)
         self._view = self._buffer.data
-        self._shapes: dict[tuple[int, int, Layout, int, int], _Rows] = {}
+        self._shapes: dict[tuple[int, int, Layout, int, int], _Joint] = {}
 
-    def _shape(self, slot: Bytes, start: int, layout: Layout, rows: int, size: int) -> _Rows:
+    def _shape(self, slot: Bytes, start: int, layout: Layout, rows: int, size: int) -> _Joint:
         # The slots of an inbox live as long as the daemon, so their identity names them.
         key = (id(slot), start, layout, rows, size)
         shape = self._shapes.get(key)
@@ -266,7 +278,7 @@ class Coalescer:
             if len(self._shapes) >= MAX_SHAPES:
                 self._shapes.clear()
             table = slot[start : start + rows * size].reshape(rows, size)
-            shape = self._shapes[key] = _Rows(table, layout)
+            shape = self._shapes[key] = _Joint(table, layout, self._buffer)
         return shape
 
     def coalesce(
@@ -279,8 +291,11 @@ class Coalescer:
         whole packet where the last one is short; that room is overwritten.
         """
         rows = -(-length // size)
-        frame = slot.data[start + VXLAN_LEN : start + size]
-        layout = layout_of(frame) if rows > 1 else None
+        if rows < 2:
+            return None
+        data = slot.data
+        frame = data[start + VXLAN_LEN : start + size]
+        layout = layout_of(frame)
         if layout is None:
             return None
         payload = len(frame) - layout.header_len
@@ -289,92 +304,136 @@ class Coalescer:
         if short >= payload or layout.header_len + total > MAX_SUPER_LEN:
             return None
         if short:
-            slot[start + length : start + rows * size] = 0
+            data[start + length : start + rows * size] = bytes(short)
         shape = self._shape(slot, start, layout, rows, size)
-        transport_len = len(frame) - layout.transport_at
-        if not self._belongs_together(shape, layout, frame, transport_len, short):
-            return None
-        if not self._is_sound(shape, layout, frame, transport_len, short):
+        last_flags = data[start + length - size + short + VXLAN_LEN + layout.flags_at]
+        if not shape.is_one_train(frame, last_flags, short) or not shape.is_sound(frame, short):
             return None
 
+        shape.body[:] = shape.payloads
         head_len = layout.header_len
-        body = self._buffer[head_len : head_len + rows * payload].reshape(rows, payload)
-        body[:] = shape.payloads
         joined = self._view[: head_len + total]
         joined[:head_len] = frame[:head_len]
-        return joined, self._finish(joined, layout, shape, payload)
-
-    @staticmethod
-    def _belongs_together(
-        shape: _Rows, layout: Layout, frame: memoryview, transport_len: int, short: int
-    ) -> bool:
-        """Say whether the headers are those of one train, and numbered in order."""
-        heads = shape.heads
-        if ((heads != heads[0]) & shape.must_match).any():
-            return False
-        ip_len = transport_len + (ipv4.MIN_HEADER_LEN if layout.is_ipv4 else 0)
-        lengths = shape.ip_length
-        if (lengths[:-1] != ip_len).any() or lengths[-1] != ip_len - short:
-            return False
-        # The id of a packet that may not be fragmented means nothing (RFC 6864 section 4.1).
-        if layout.is_ipv4 and not frame[20] & 0x40:
-            ids = (shape.steps + np.uint32(shape.ip_id[0])) % 0x10000
-            if (shape.ip_id != ids).any():
-                return False
-        if not layout.is_tcp:
-            lengths = shape.udp_length
-            return not (lengths[:-1] != transport_len).any() and bool(
-                lengths[-1] == transport_len - short and (shape.checksum != 0).all()
-            )
-        payload = shape.payloads.shape[1]
-        first = np.uint32(shape.sequence[0])
-        if (shape.sequence != shape.steps * np.uint32(payload) + first).any():
-            return False
-        flags = shape.flags
-        inner = int(flags[0]) & ~_CWR
-        if inner & (_NOT_IN_A_TRAIN | _FIN | _PSH) or (flags[1:-1] != inner).any():
-            return False
-        return int(flags[-1]) & ~(_FIN | _PSH) == inner
-
-    @staticmethod
-    def _is_sound(
-        shape: _Rows, layout: Layout, frame: memoryview, transport_len: int, short: int
-    ) -> bool:
-        """Verify every checksum."""
-        if layout.is_ipv4:
-            sums = np.add.reduce(shape.ip_words, axis=1, dtype=np.uint32)
-            if (_fold(sums) != 0xFFFF).any():
-                return False
-        sums = shape.transport_sums(
-            _pseudo_sum(frame, layout, transport_len),
-            _pseudo_sum(frame, layout, transport_len - short),
-        )
-        return not (_fold(sums) != 0xFFFF).any()
-
-    @staticmethod
-    def _finish(joined: memoryview, layout: Layout, shape: _Rows, payload: int) -> bytes:
-        """Write the headers of the whole; return its `virtio_net_hdr`."""
-        at = layout.transport_at
-        transport_len = len(joined) - at
-        if layout.is_ipv4:
-            _U16.pack_into(joined, 16, len(joined) - HEADER_LEN)
-            _U16.pack_into(joined, 24, 0)
-            _U16.pack_into(joined, 24, checksum.internet(joined[HEADER_LEN:at]))
-        else:
-            _U16.pack_into(joined, 18, transport_len)
-        gso = layout.gso_type
         if layout.is_tcp:
-            joined[at + _FLAGS_AT] = int(shape.flags[0]) | int(shape.flags[-1])
-            if int(shape.flags[0]) & _CWR:
-                gso |= vnet.GSO_ECN
-        else:
-            _U16.pack_into(joined, at + 4, transport_len)
-        # Left open: the sum of the pseudo-header, to which whoever completes it adds the rest.
-        pseudo = _pseudo_sum(joined, layout, transport_len)
-        joined[layout.checksum_at : layout.checksum_at + 2] = pseudo.to_bytes(2, "little")
-        return vnet.HEADER.pack(
-            vnet.NEEDS_CHECKSUM, gso, layout.header_len, payload, at, layout.checksum_at - at
-        )
+            joined[layout.flags_at] |= last_flags
+        return joined, _finish(joined, layout, payload)
+
+
+class _Joint(_Rows):
+    """A received train, beside it the heads that it must have, and where its payload goes."""
+
+    def __init__(self, table: Bytes, layout: Layout, buffer: Bytes) -> None:
+        super().__init__(table, layout)
+        rows, size = table.shape
+        self._layout = layout
+        self._transport_len = size - VXLAN_LEN - layout.transport_at
+        self._wanted = np.zeros(self.heads.shape, dtype=np.uint8)
+        self._wanted_view = self._wanted.reshape(-1).data
+        self._fields = _Fields(self._wanted, layout)
+        self._last = (rows - 1) * self.heads.shape[1]
+        body_len = rows * self.payloads.shape[1]
+        body = buffer[layout.header_len : layout.header_len + body_len]
+        self.body = body.reshape(rows, -1)
+
+    def is_one_train(self, frame: memoryview, last_flags: int, short: int) -> bool:
+        """Say whether the heads are what `segment` would have made of one super-frame: numbered in
+        order, with IPv4 header checksums that are right."""
+        layout, wanted, fields = self._layout, self._wanted_view, self._fields
+        self._wanted[:] = self.first
+        if not _has_lengths(frame, layout, self._transport_len):
+            return False
+        if layout.is_ipv4:
+            if not checksum.verifies(frame[HEADER_LEN : layout.transport_at]):
+                return False
+            (first_id,) = _U16.unpack_from(frame, _IP_ID_AT - VXLAN_LEN)
+            (first_checksum,) = _U16.unpack_from(frame, _IP_CHECKSUM_AT - VXLAN_LEN)
+            # The id of a packet that may not be fragmented means nothing (RFC 6864 section 4.1).
+            if frame[20] & 0x40:
+                fields.ip_id[:] = self.ip_id
+            else:
+                np.add(self.steps, first_id, out=fields.ip_id, casting="unsafe")
+            _number_ip(fields, first_id, first_checksum)
+        if layout.is_tcp:
+            flags = frame[layout.flags_at]
+            inner = flags & ~_CWR
+            if inner & (_NOT_IN_A_TRAIN | _FIN | _PSH) or last_flags & ~(_FIN | _PSH) != inner:
+                return False
+            if flags & _CWR:
+                fields.flags[1:] = inner
+            wanted[self._last + VXLAN_LEN + layout.flags_at] = last_flags
+            (first,) = _U32.unpack_from(frame, layout.transport_at + 4)
+            np.add(self.offsets, np.uint32(first), out=fields.sequence)
+        elif np.count_nonzero(self.checksum) < len(self.steps):
+            return False
+        if short:
+            _shorten(wanted, self._last, layout, self._transport_len, short)
+        fields.checksum[:] = self.checksum  # Looked at by `is_sound`.
+        return self.heads.tobytes() == self._wanted.tobytes()
+
+    def is_sound(self, frame: memoryview, short: int) -> bool:
+        """Verify every transport checksum."""
+        sums = self.transport_sums()
+        sums += np.uint32(_pseudo_sum(frame, self._layout, self._transport_len))
+        if short:
+            sums[-1] += 0xFFFF - (short << 8 & 0xFF00 | short >> 8)
+        return not np.count_nonzero(np.remainder(sums, 0xFFFF))
+
+
+def _write_lengths(view: memoryview, at: int, layout: Layout, transport_len: int) -> None:
+    """Write what the packet at `at` says of its length, and the sum of its pseudo-header where its
+    transport checksum belongs."""
+    frame = view[at + VXLAN_LEN :]
+    if layout.is_ipv4:
+        _U16.pack_into(frame, 16, transport_len + ipv4.MIN_HEADER_LEN)
+    else:
+        _U16.pack_into(frame, 18, transport_len)
+    if not layout.is_tcp:
+        _U16.pack_into(frame, layout.transport_at + 4, transport_len)
+    pseudo = _pseudo_sum(frame, layout, transport_len)
+    _NATIVE_U16.pack_into(frame, layout.checksum_at, pseudo)
+
+
+def _shorten(view: memoryview, at: int, layout: Layout, transport_len: int, short: int) -> None:
+    """Make the head at `at`, which is that of a packet of full size, one of a packet that is
+    `short` bytes shorter."""
+    _write_lengths(view, at, layout, transport_len - short)
+    if layout.is_ipv4:
+        (before,) = _U16.unpack_from(view, at + _IP_CHECKSUM_AT)
+        _U16.pack_into(view, at + _IP_CHECKSUM_AT, (before + short) % 0xFFFF)
+
+
+def _has_lengths(frame: memoryview, layout: Layout, transport_len: int) -> bool:
+    """Say whether a frame's headers agree with its length."""
+    if not layout.is_tcp:
+        (found,) = _U16.unpack_from(frame, layout.transport_at + 4)
+        if found != transport_len:
+            return False
+    if layout.is_ipv4:
+        return bool(_U16.unpack_from(frame, 16)[0] == transport_len + ipv4.MIN_HEADER_LEN)
+    return bool(_U16.unpack_from(frame, 18)[0] == transport_len)
+
+
+def _finish(joined: memoryview, layout: Layout, payload: int) -> bytes:
+    """Write the lengths and sums of the whole; return its `virtio_net_hdr`."""
+    at = layout.transport_at
+    transport_len = len(joined) - at
+    if layout.is_ipv4:
+        _U16.pack_into(joined, 16, len(joined) - HEADER_LEN)
+        _U16.pack_into(joined, 24, 0)
+        _U16.pack_into(joined, 24, checksum.internet(joined[HEADER_LEN:at]))
+    else:
+        _U16.pack_into(joined, 18, transport_len)
+    gso = layout.gso_type
+    if layout.is_tcp:
+        if joined[layout.flags_at] & _CWR:
+            gso |= vnet.GSO_ECN
+    else:
+        _U16.pack_into(joined, at + 4, transport_len)
+    # Left open: the sum of the pseudo-header, to which whoever completes it adds the rest.
+    _NATIVE_U16.pack_into(joined, layout.checksum_at, _pseudo_sum(joined, layout, transport_len))
+    return vnet.HEADER.pack(
+        vnet.NEEDS_CHECKSUM, gso, layout.header_len, payload, at, layout.checksum_at - at
+    )
 
 
 _HEAD_LEN = VXLAN_LEN + HEADER_LEN + ipv4.MIN_HEADER_LEN
