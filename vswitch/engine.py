@@ -4,8 +4,9 @@ It is told when a port or the tunnel is readable (`pump_port`, `pump_tunnel`) an
 has come (`tick`); it never waits. The devices come in from outside, so a test runs the same engine
 on the memory twins and a virtual clock.
 
-Per burst it reads the clock once. Per frame it decides, counts, changes at most the six bytes of
-the destination, and writes the VXLAN header into the eight bytes of headroom that each frame has.
+Per burst it reads the clock once. Per run of frames of one flow it decides and counts; of each frame
+it changes at most the six bytes of the destination, and writes the VXLAN header into the eight bytes
+of headroom that each frame has.
 
 With several leaves a flow keeps to one of them, by the hash that also chooses its source port.
 ARP goes to every leaf, since each must know the bindings; so do announcements.
@@ -22,7 +23,7 @@ from .phy.tunnel import Inbox, Train, Tunnel
 from .service.log import Log
 from .service.policer import TokenBucket
 from .switch import Miss, Reason, Switch, Verdict
-from .wire import arp, ethernet, vxlan
+from .wire import arp, ethernet, flows, vxlan
 from .wire.ethernet import Buffer, Mac
 from .wire.vxlan import VXLAN_LEN, Vni, Vtep
 
@@ -111,25 +112,54 @@ class Engine:
         except PortGone as error:
             self._gone(port_id, error)
             return
-        decide, counts, view, size = self.switch.decide, self.counts, burst.view, 0
-        for (start, end), header in zip(burst.spans, burst.headers, strict=False):
-            frame = view[start:end]
-            verdict = decide(port_id, frame)
-            counts[verdict.reason] += 1
-            if verdict.reason is Reason.ACTIVATION:
-                verdict = self._on_activation(live, frame, verdict)
-            if verdict.rewrite is not None:
-                frame[:6] = verdict.rewrite
-            for egress in verdict.egress:
-                if egress:
-                    self._deliver(egress, frame, header)
-                else:
-                    view[start - VXLAN_LEN : start] = live.header
-                    self._send_up(frame, view[start - VXLAN_LEN : end], header)
-            size += end - start
-        live.sent += len(burst.spans)
-        live.sent_bytes += size
+        for first, end in burst.runs():
+            if end - first == 1:
+                self._take(live, burst, first)
+            else:
+                self._take_run(live, burst, first, end)
+        live.sent += len(burst.lengths)
+        live.sent_bytes += sum(burst.lengths)
         self.tunnel.flush()
+
+    def _take(self, live: _Live, burst: Burst, index: int) -> None:
+        """Decide on one frame, and carry it out."""
+        frame, header = burst.frame(index), burst.headers[index]
+        verdict = self.switch.decide(live.attachment.port, frame)
+        self.counts[verdict.reason] += 1
+        if verdict.reason is Reason.ACTIVATION:
+            verdict = self._on_activation(live, frame, verdict)
+        if verdict.rewrite is not None:
+            frame[:6] = verdict.rewrite
+        for egress in verdict.egress:
+            if egress:
+                self._deliver(egress, frame, header)
+            else:
+                slot = burst.slots[index]
+                slot[:VXLAN_LEN] = live.header
+                self._send_up(frame, slot[: VXLAN_LEN + len(frame)], header)
+
+    def _take_run(self, live: _Live, burst: Burst, first: int, end: int) -> None:
+        """Decide on frames of one flow, once, and carry it out for all."""
+        frame = burst.frame(first)
+        verdict = self.switch.decide(live.attachment.port, frame)
+        if verdict.reason is Reason.ACTIVATION:
+            for index in range(first, end):  # The first of them changes what holds for the others.
+                self._take(live, burst, index)
+            return
+        self.counts[verdict.reason] += end - first
+        if not verdict.egress:
+            return
+        run = burst.run(first, end)
+        flows.address_to(run.table, live.header, verdict.rewrite)
+        for egress in verdict.egress:
+            if egress:
+                for packet, header in zip(run.packets, run.headers, strict=True):
+                    self._deliver(egress, packet[VXLAN_LEN:], header)
+            else:
+                flow = vxlan.flow_hash(frame)
+                leaf = self._leaves[flow % len(self._leaves)]
+                sent = self.tunnel.send_run(leaf, flow, run)
+                self.events["uplink_failed"] += end - first - sent
 
     def pump_tunnel(self) -> None:
         """Take what the tunnel has received and carry out its verdicts, a train at a time."""
@@ -147,7 +177,9 @@ class Engine:
                     self._deliver_train(egress, train, packets)
 
     def _deliver(self, port_id: PortId, frame: Buffer, header: Buffer) -> None:
-        live = self._ports[port_id]
+        live = self._ports.get(port_id)
+        if live is None:
+            return  # It has gone while a run was being delivered to it.
         try:
             taken = live.port.write(frame, header)
         except PortGone as error:

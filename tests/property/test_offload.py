@@ -20,7 +20,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from tests.frames import vxlan
-from vswitch.wire import offload, vnet
+from vswitch.wire import flows, vnet
 from vswitch.wire.offload import Coalescer, Segmenter
 
 VNI = 100
@@ -228,7 +228,7 @@ def test_random_bytes_never_raise(packet: bytes, header: bytes) -> None:
         slot = np.frombuffer(bytearray(packet + bytes(600)), np.uint8)
         for size in (1, 9, 30, len(packet) // 2):
             COALESCER.coalesce(slot, 0, len(packet), size)
-            starts = offload.runs(slot, len(packet), size)
+            starts = flows.trains(slot, len(packet), size)
             assert sum(length for _, length in starts) == len(packet)
 
 
@@ -259,7 +259,7 @@ def test_neighbours_of_one_flow_are_one_run_and_others_are_split() -> None:
         packet[8:14] = b"\x02\0\0\0\0\x09"
     size = len(flow[0])
     slot, length = _slot([*flow, *map(bytes, other), flow[0]])
-    assert offload.runs(slot, length, size) == [
+    assert flows.trains(slot, length, size) == [
         (0, 4 * size),
         (4 * size, 4 * size),
         (8 * size, size),
@@ -274,13 +274,13 @@ def test_what_a_packet_is_forwarded_by_splits_a_run(at: int) -> None:
     odd[at] ^= 1
     size = len(odd)
     slot, length = _slot([flow[0], bytes(odd), flow[2]])
-    assert offload.runs(slot, length, size) == [(0, size), (size, size), (2 * size, size)]
+    assert flows.trains(slot, length, size) == [(0, size), (size, size), (2 * size, size)]
 
 
 def test_a_short_last_packet_stays_in_its_run() -> None:
     flow = cut(Super(True, False, 50, bytes(120)), SEGMENTER)
     slot, length = _slot(flow)
-    assert offload.runs(slot, length, len(flow[0])) == [(0, length)]
+    assert flows.trains(slot, length, len(flow[0])) == [(0, length)]
 
 
 def test_a_last_packet_without_a_whole_header_is_by_itself() -> None:
@@ -289,7 +289,7 @@ def test_a_last_packet_without_a_whole_header_is_by_itself() -> None:
     size = len(flow[0])
     slot, length = _slot(flow)
     cut_off = length - size + 30
-    assert offload.runs(slot, cut_off, size) == [(0, 3 * size), (3 * size, 30)]
+    assert flows.trains(slot, cut_off, size) == [(0, 3 * size), (3 * size, 30)]
 
 
 def test_the_header_says_what_the_constants_say() -> None:

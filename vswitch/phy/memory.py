@@ -15,7 +15,7 @@ from ..wire import vnet
 from ..wire.ethernet import Buffer
 from ..wire.vxlan import VXLAN_LEN, Vtep
 from .port import Burst, PortGone
-from .tunnel import FAULTS, Inbox, Train
+from .tunnel import FAULTS, Inbox, Run, Train
 
 QUEUE_LEN = 4096
 """Frames that wait at most; a full queue drops the newest, as a device does."""
@@ -26,15 +26,15 @@ class MemoryPort:
 
     def __init__(self) -> None:
         self.received: deque[bytes] = deque(maxlen=None)
-        self._outgoing: deque[bytes] = deque()
+        self._outgoing: deque[tuple[bytes, bytes]] = deque()
         self.parked = False
         self.gone = False
         self.closed = False
 
-    def emit(self, frame: bytes) -> None:
-        """The guest sends `frame`."""
+    def emit(self, frame: bytes, header: bytes = vnet.PLAIN) -> None:
+        """The guest sends `frame`, with this `virtio_net_hdr` beside it."""
         if len(self._outgoing) < QUEUE_LEN and not self.parked:
-            self._outgoing.append(frame)
+            self._outgoing.append((frame, header))
 
     @property
     def pending(self) -> bool:
@@ -44,14 +44,16 @@ class MemoryPort:
         return -1
 
     def read(self, burst: Burst) -> None:
-        burst.spans.clear()
+        burst.lengths.clear()
         if self.gone:
             raise PortGone("the memory port was removed")
-        while self._outgoing and (start := burst.room_at()) >= 0:
-            frame = self._outgoing.popleft()
-            burst.view[start : start + len(frame)] = frame
-            burst.headers[len(burst.spans)][:] = vnet.PLAIN
-            burst.spans.append((start, start + len(frame)))
+        for header, target in burst.targets:
+            if not self._outgoing:
+                return
+            frame, noted = self._outgoing.popleft()
+            target[: len(frame)] = frame
+            header[:] = noted
+            burst.lengths.append(len(frame))
 
     def write(self, frame: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         if self.gone:
@@ -111,6 +113,12 @@ class MemoryTunnel:
 
     def send(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         return self.send_train(vtep, flow, packet, len(packet))
+
+    def send_run(self, vtep: Vtep, flow: int, run: Run) -> int:
+        frames = run.table[:, VXLAN_LEN:]
+        if any(run.headers[0]) and not vnet.complete_all(frames, run.headers):
+            return 0
+        return sum(self.send(vtep, flow, packet) for packet in run.packets)
 
     def send_train(self, vtep: Vtep, flow: int, train: Buffer, size: int) -> bool:
         peer = self._network.tunnels.get(vtep)

@@ -15,7 +15,7 @@ import socket
 from ..wire import vnet
 from ..wire.ethernet import Buffer
 from ..wire.vxlan import VXLAN_LEN
-from .port import MAX_FRAME_LEN, Burst, PortGone
+from .port import BUDGET, BUDGET_BYTES, Burst, PortGone
 from .tap import inside
 from .tunnel import Train
 
@@ -49,15 +49,11 @@ class PacketPort:
         """Nothing to do: the guest's first frame is what activates a staged port."""
 
     def read(self, burst: Burst) -> None:
-        spans, view, headers = burst.spans, burst.view, burst.headers
-        spans.clear()
-        start = burst.room_at()
-        while start >= 0:
-            header = headers[len(spans)]
+        lengths, receive, size = burst.lengths, self._socket.recvmsg_into, 0
+        lengths.clear()
+        while len(lengths) < BUDGET and size <= BUDGET_BYTES:
             try:
-                length, _, _, origin = self._socket.recvmsg_into(
-                    (header, view[start : start + MAX_FRAME_LEN])
-                )
+                length, _, _, origin = receive(burst.targets[len(lengths)])
             except BlockingIOError:
                 return
             except OSError as error:
@@ -66,10 +62,9 @@ class PacketPort:
                 if error.errno in _GONE or not self._socket.getsockname()[0]:
                     raise PortGone(*error.args) from error
                 return
-            if origin[2] == _OUTGOING:
-                continue
-            spans.append((start, start + length - vnet.VNET_LEN))
-            start = burst.room_at()
+            if origin[2] != _OUTGOING:
+                lengths.append(length - vnet.VNET_LEN)
+                size += length
 
     def write(self, frame: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         try:

@@ -1,9 +1,11 @@
 """The port interface: guest frames in and out, a burst at a time.
 
-A read fills a `Burst`. Its frames lie one behind the other in a single buffer, each with eight
-bytes of headroom, so that the VXLAN header can be written in front of a frame without copying it,
-and so that equal-sized neighbours already form a train. Beside each frame stands its
+A read fills a `Burst`: a frame to a slot, with eight bytes of headroom before it, so that the VXLAN
+header can be written in front of a frame without copying it. Beside each frame stands its
 `virtio_net_hdr`: a TSO super-frame of 64 kB is one frame.
+
+Neighbours of one flow and one length are a *run*: what is decided for the first holds for all, so
+that a flood of small packets costs one decision and a few calls for the whole run.
 
 Whoever reads drains to the budget, handles the burst, and yields to the event loop.
 """
@@ -12,9 +14,11 @@ from __future__ import annotations
 
 from typing import NewType, Protocol
 
-from ..wire import vnet, vxlan
+import numpy as np
+
+from ..wire import flows, vnet, vxlan
 from ..wire.ethernet import Buffer
-from .tunnel import Train
+from .tunnel import Run, Train
 
 PortId = NewType("PortId", int)
 """A port's number on its vswitch; 0 is the uplink."""
@@ -25,6 +29,12 @@ MAX_FRAME_LEN = 65_550
 BUDGET = 64
 """Frames per burst: `UDP_SEGMENT` takes 64 at most (Linux UDP_MAX_SEGMENTS), and at 10 us a frame
 the loop is held for under a millisecond."""
+BUDGET_BYTES = 1 << 18
+"""Bytes after which a burst takes no more: four super-frames, for the same reason."""
+_SLOT_LEN = 65_600
+"""A multiple of a cache line and not of a page, so that the heads do not share cache sets."""
+FEW = 6
+"""Frames in which it does not pay to look for runs."""
 
 
 class PortGone(OSError):
@@ -34,23 +44,39 @@ class PortGone(OSError):
 class Burst:
     """The frames of one read; reused by the next one.
 
-    `spans[i]` is (start, end) of frame i in `view`; `headers[i]` its `virtio_net_hdr`.
+    Frame i lies in `slots[i]` from HEADROOM on and has `lengths[i]` bytes; `headers[i]` is its
+    `virtio_net_hdr`. `targets[i]` is where to read it to.
     """
 
-    __slots__ = ("headers", "spans", "view")
+    __slots__ = ("_headers", "_table", "headers", "lengths", "slots", "targets")
 
     def __init__(self) -> None:
-        # Room for a budget of small frames and always for one more super-frame.
-        self.view = memoryview(bytearray(1 << 20))
-        headers = memoryview(bytearray(BUDGET * vnet.VNET_LEN))
-        self.headers = [headers[i * vnet.VNET_LEN : (i + 1) * vnet.VNET_LEN] for i in range(BUDGET)]
-        self.spans: list[tuple[int, int]] = []
+        self._table = np.zeros((BUDGET, _SLOT_LEN), dtype=np.uint8)
+        self._headers = np.zeros((BUDGET, vnet.VNET_LEN), dtype=np.uint8)
+        self.slots = [row.data for row in self._table]
+        self.headers = [row.data for row in self._headers]
+        targets = [slot[HEADROOM : HEADROOM + MAX_FRAME_LEN] for slot in self.slots]
+        self.targets = list(zip(self.headers, targets, strict=True))
+        self.lengths: list[int] = []
 
-    def room_at(self) -> int:
-        """Return where the next frame may start, or -1 where the burst is full."""
-        start = (self.spans[-1][1] if self.spans else 0) + HEADROOM
-        full = len(self.spans) >= BUDGET or start + MAX_FRAME_LEN > len(self.view)
-        return -1 if full else start
+    def frame(self, index: int) -> memoryview:
+        """Return a frame."""
+        return self.slots[index][HEADROOM : HEADROOM + self.lengths[index]]
+
+    def runs(self) -> list[tuple[int, int]]:
+        """Return the runs, in order: index of the first frame, and index after the last."""
+        lengths = self.lengths
+        count = len(lengths)
+        if count < FEW:
+            return [(index, index + 1) for index in range(count)]
+        heads = self._table[:count, HEADROOM : HEADROOM + flows.FLOW_LEN]
+        return flows.runs(heads, self._headers[:count], lengths)
+
+    def run(self, first: int, end: int) -> Run:
+        """Return the frames of a run, with their headroom."""
+        size = HEADROOM + self.lengths[first]
+        packets = [slot[:size] for slot in self.slots[first:end]]
+        return Run(self._table[first:end, :size], self.headers[first:end], packets)
 
 
 class Port(Protocol):

@@ -29,7 +29,7 @@ from ..wire import vnet
 from ..wire.ethernet import Buffer
 from ..wire.offload import Coalescer
 from ..wire.vxlan import VXLAN_LEN
-from .port import MAX_FRAME_LEN, Burst, PortGone
+from .port import BUDGET_BYTES, Burst, PortGone
 from .tunnel import Train
 
 _TUNSETIFF = 0x400454CA
@@ -164,14 +164,13 @@ class TapPort:
             self._parking = False
 
     def read(self, burst: Burst) -> None:
-        spans, view, headers, fd = burst.spans, burst.view, burst.headers, self._fd
-        spans.clear()
+        lengths, fd, readv, size = burst.lengths, self._fd, os.readv, 0
+        lengths.clear()
         if self._parked:
             return
-        start = burst.room_at()
-        while start >= 0:
+        for target in burst.targets:
             try:
-                length = os.readv(fd, (headers[len(spans)], view[start : start + MAX_FRAME_LEN]))
+                length = readv(fd, target) - vnet.VNET_LEN
             except BlockingIOError:
                 return
             except OSError as error:
@@ -179,8 +178,10 @@ class TapPort:
                 if error.errno in _GONE and not (self._parking or self._parked):
                     raise PortGone(*error.args) from error
                 return
-            spans.append((start, start + length - vnet.VNET_LEN))
-            start = burst.room_at()
+            lengths.append(length)
+            size += length
+            if size > BUDGET_BYTES:
+                return
 
     def write(self, frame: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         if self._parked:

@@ -9,13 +9,14 @@ place and sent on as it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from ..wire import offload, vnet
+from ..wire import flows, vnet
 from ..wire.ethernet import Buffer
-from ..wire.offload import Bytes
+from ..wire.flows import Bytes
 from ..wire.vxlan import Vtep
 
 MAX_TRAIN_LEN = 65_535
@@ -65,8 +66,22 @@ class Inbox:
         if length <= size:
             self.trains.append(Train(slot, 0, length, length, source))
             return
-        for start, part in offload.runs(slot, length, size):
+        for start, part in flows.trains(slot, length, size):
             self.trains.append(Train(slot, start, part, min(size, part), source))
+
+
+class Run:
+    """Packets of one flow and one length, each in a buffer of its own.
+
+    `table` is all of them, `headers` the `virtio_net_hdr` beside each, which are the same.
+    """
+
+    __slots__ = ("headers", "packets", "table")
+
+    def __init__(self, table: Bytes, headers: Sequence[Buffer], packets: list[memoryview]) -> None:
+        self.table = table
+        self.headers = headers
+        self.packets = packets
 
 
 class Tunnel(Protocol):
@@ -85,6 +100,10 @@ class Tunnel(Protocol):
         back until `flush`, and must stay as it is until then.
         False where it is known already that it cannot be sent; `faults` says why.
         """
+
+    def send_run(self, vtep: Vtep, flow: int, run: Run) -> int:
+        """Send packets of one flow and one length; return how many of them can be sent. They stay
+        as they are until `flush`, too."""
 
     def send_train(self, vtep: Vtep, flow: int, train: Buffer, size: int) -> bool:
         """Send a whole train of packets of `size` bytes, behind what is held back."""

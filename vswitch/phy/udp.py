@@ -27,7 +27,7 @@ from ..wire import vnet, vxlan
 from ..wire.ethernet import Buffer
 from ..wire.offload import Segmenter
 from ..wire.vxlan import VXLAN_LEN, Vtep
-from .tunnel import BUDGET, FAULTS, Inbox
+from .tunnel import BUDGET, FAULTS, Inbox, Run
 
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_RECVERR = 10, 2, 11
 _IPV6_MTU_DISCOVER, _IPV6_PMTUDISC_DO, _IPV6_RECVERR = 23, 2, 25
@@ -170,6 +170,25 @@ class UdpTunnel:
             self._held_for = key
         held.append(packet)
         return True
+
+    def send_run(self, vtep: Vtep, flow: int, run: Run) -> int:
+        packets, index = run.packets, flow & self._mask
+        if any(run.headers[0]) and not vnet.complete_all(run.table[:, VXLAN_LEN:], run.headers):
+            self.faults["uncuttable"] += len(packets)
+            return 0
+        if not self._sends_trains:
+            return sum(self._send_one(self._pool[index], vtep, packet) for packet in packets)
+        size = len(packets[0])
+        key, held = (index, vtep, size), self._held
+        if key != self._held_for:
+            self.flush()
+            self._held_for = key
+        most = min(_MAX_ROWS, _MAX_SEND // size)
+        for packet in packets:
+            if len(held) >= most:
+                self.flush()
+            held.append(packet)
+        return len(packets)
 
     def _send_super(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer) -> bool:
         cut = self._segmenter.segment(memoryview(packet), header)

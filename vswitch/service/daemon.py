@@ -3,6 +3,11 @@
 An engine is told when a descriptor is readable and when a deadline has come; everything that
 concerns asyncio is here. There is one timer, set to the engine's next deadline.
 
+The descriptors of frames have an epoll of their own, of which the event loop sees only that it is
+readable. A *turn* then serves whatever is ready, again and again, until nothing is or until it has
+held the loop for long enough: frames that wait cost no round through the event loop each, and the
+API has its turn even while ports are flooded.
+
 SIGTERM and SIGINT stop the daemon: it answers the API requests that are under way and exits 0
 within a second. SIGHUP reloads the configuration.
 """
@@ -11,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import select
 import signal
 import socket
 import time
@@ -28,6 +34,8 @@ from .policer import TokenBucket
 
 MIN_DELAY = 0.001
 """A deadline that has passed already still lets the loop turn once."""
+HOLD = 0.001
+"""Seconds after which a turn lets the event loop serve others."""
 DRAIN = 0.4
 """Seconds that requests under way have to be answered when the daemon stops."""
 
@@ -54,6 +62,9 @@ class Shell:
         self._failures = TokenBucket(rate=1.0, burst=10.0)
         self._stop = asyncio.Event()
         self._hangup = asyncio.Event()
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._loop.add_reader(self._epoll.fileno(), self._turn)
         # From the first moment: a signal during the start must not end the process by default.
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
@@ -61,11 +72,29 @@ class Shell:
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call `callback` when `fd` is readable, until `unwatch`."""
-        self._loop.add_reader(fd, self._guarded, callback)
+        self._callbacks[fd] = callback
+        self._epoll.register(fd, select.EPOLLIN)
 
     def unwatch(self, fd: int) -> None:
-        """Stop watching `fd`."""
-        self._loop.remove_reader(fd)
+        """Stop watching `fd`, which must still be open."""
+        del self._callbacks[fd]
+        self._epoll.unregister(fd)
+
+    def _turn(self) -> None:
+        """Serve the descriptors that are ready, each in its turn."""
+        poll, callbacks = self._epoll.poll, self._callbacks
+        ready = poll(0)
+        until = time.monotonic() + HOLD
+        while ready:
+            for fd, _ in ready:
+                # An earlier callback may have taken this one away.
+                callback = callbacks.get(fd)
+                if callback is not None:
+                    self._guarded(callback)
+            if time.monotonic() > until:
+                break
+            ready = poll(0)
+        self.rearm()
 
     def _guarded(self, callback: Callable[[], None]) -> None:
         """A bug of ours in the handling of one burst is logged, and the daemon goes on."""
@@ -73,7 +102,6 @@ class Shell:
             callback()
         except Exception as error:
             self.failed(error)
-        self.rearm()
 
     def failed(self, error: Exception) -> None:
         """Log an unexpected error; what causes one may cause thousands, so the rate is limited."""
@@ -94,6 +122,7 @@ class Shell:
     def _tick(self) -> None:
         self._timer, self._armed_for = None, float("inf")
         self._guarded(lambda: self._engine.tick(time.monotonic()))
+        self.rearm()
 
     async def serve(
         self,

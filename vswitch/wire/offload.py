@@ -24,7 +24,6 @@ the byte order, so long as it is stored as it was read (RFC 1071 section 2(B)).
 
 from __future__ import annotations
 
-from itertools import pairwise
 from struct import Struct
 from typing import NamedTuple
 
@@ -33,9 +32,8 @@ import numpy.typing as npt
 
 from . import checksum, ethernet, ipv4, vnet
 from .ethernet import HEADER_LEN, Buffer
+from .flows import Bytes
 from .vxlan import VXLAN_LEN
-
-Bytes = npt.NDArray[np.uint8]
 
 _TCP_MIN = 20
 _UDP_LEN = 8
@@ -434,30 +432,3 @@ def _finish(joined: memoryview, layout: Layout, payload: int) -> bytes:
     return vnet.HEADER.pack(
         vnet.NEEDS_CHECKSUM, gso, layout.header_len, payload, at, layout.checksum_at - at
     )
-
-
-_HEAD_LEN = VXLAN_LEN + HEADER_LEN + ipv4.MIN_HEADER_LEN
-_SAME = np.ones(_HEAD_LEN, dtype=np.bool_)
-"""Columns of a VXLAN packet by which it is forwarded: all of its headers up to the IPv4 addresses,
-but for what is different in each packet: length, id and checksum."""
-_SAME[24:28] = _SAME[32:34] = False
-
-
-def runs(slot: Bytes, length: int, size: int) -> list[tuple[int, int]]:
-    """Split packets that the kernel has received as one into trains: (start, length) each.
-
-    The kernel joins what has one *outer* flow; the inner flows may differ where a sender has put
-    packets of one size into one send. Only neighbours are compared, so order is kept.
-    """
-    rows = -(-length // size)
-    if size < _HEAD_LEN:
-        return [(at, min(size, length - at)) for at in range(0, length, size)]
-    rest = length % size
-    if 0 < rest < _HEAD_LEN:  # Too short to have what it would be compared by.
-        return [*runs(slot, length - rest, size), (length - rest, rest)]
-    heads = slot[: rows * size].reshape(rows, size)[:, :_HEAD_LEN]
-    if not ((heads != heads[0]) & _SAME).any():
-        return [(0, length)]
-    differs = ((heads[1:] != heads[:-1]) & _SAME).any(axis=1)
-    starts = [0, *(int(row + 1) * size for row in differs.nonzero()[0]), length]
-    return [(start, end - start) for start, end in pairwise(starts)]

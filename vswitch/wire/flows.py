@@ -1,0 +1,93 @@
+"""What belongs together: neighbours of one flow, for which one decision holds.
+
+Frames that follow each other are compared by the columns of their headers that a decision and the
+flow hash look at. A few numpy calls compare all neighbours at once; a loop would cost more for each
+frame than deciding on it. Only neighbours are compared, so order is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from . import ethernet, ipv4
+from .ethernet import HEADER_LEN, Mac
+from .vxlan import VXLAN_LEN
+
+Bytes = npt.NDArray[np.uint8]
+
+FLOW_LEN = HEADER_LEN + 44
+"""How much of a frame is looked at: all headers up to the ports behind an IPv6 header."""
+_IPV4_FLOW_LEN = HEADER_LEN + ipv4.MIN_HEADER_LEN + 4
+_OF_FLOW = np.zeros(FLOW_LEN, dtype=np.bool_)
+"""The MACs, the type, and of IPv4: version, TOS, fragment, protocol, addresses and ports."""
+for _first, _end in ((0, 16), (20, 22), (23, 24), (26, _IPV4_FLOW_LEN)):
+    _OF_FLOW[_first:_end] = True
+
+
+def runs(heads: Bytes, notes: Bytes, lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Return which neighbours are of one flow and one length: first, and one after the last, each.
+
+    `heads` are the first FLOW_LEN bytes of each frame; `notes` is what stands beside each
+    frame and must be the same too. What is not IP is a run by itself.
+    """
+    differs = ((heads[1:] != heads[:-1]) & _OF_FLOW).any(axis=1)
+    differs |= (notes[1:] != notes[:-1]).any(axis=1)
+    sizes = np.array(lengths)
+    differs |= sizes[1:] != sizes[:-1]
+    found: list[tuple[int, int]] = []
+    for first, end in pairwise((0, *(np.flatnonzero(differs) + 1).tolist(), len(lengths))):
+        if end - first == 1 or _is_flow(heads[first:end], lengths[first]):
+            found.append((first, end))
+        else:
+            found += ((index, index + 1) for index in range(first, end))
+    return found
+
+
+def _is_flow(heads: Bytes, length: int) -> bool:
+    """Say whether frames that agree in the columns above, and in length, are of one flow."""
+    ethertype = int(heads[0, 12]) << 8 | int(heads[0, 13])
+    if ethertype == ethernet.IPV4:
+        return length >= _IPV4_FLOW_LEN
+    if ethertype == ethernet.IPV6 and length >= FLOW_LEN:
+        rest = heads[:, HEADER_LEN:]
+        return not np.count_nonzero(rest != rest[0])
+    return False
+
+
+_HEAD_LEN = VXLAN_LEN + HEADER_LEN + ipv4.MIN_HEADER_LEN
+_OF_TRAIN = np.ones(_HEAD_LEN, dtype=np.bool_)
+"""Columns of a VXLAN packet by which it is forwarded: all of its headers up to the IPv4 addresses,
+but for what is different in each packet: length, id and checksum."""
+_OF_TRAIN[VXLAN_LEN + 16 : VXLAN_LEN + 20] = False
+_OF_TRAIN[VXLAN_LEN + 24 : VXLAN_LEN + 26] = False
+
+
+def trains(slot: Bytes, length: int, size: int) -> list[tuple[int, int]]:
+    """Split packets that the kernel has received as one into trains: (start, length) each.
+
+    The kernel joins what has one *outer* flow; the inner flows may differ where a sender has put
+    packets of one size into one send.
+    """
+    rows = -(-length // size)
+    if size < _HEAD_LEN:
+        return [(at, min(size, length - at)) for at in range(0, length, size)]
+    rest = length % size
+    if 0 < rest < _HEAD_LEN:  # Too short to have what it would be compared by.
+        return [*trains(slot, length - rest, size), (length - rest, rest)]
+    heads = slot[: rows * size].reshape(rows, size)[:, :_HEAD_LEN]
+    if not np.count_nonzero((heads != heads[0]) & _OF_TRAIN):
+        return [(0, length)]
+    differs = ((heads[1:] != heads[:-1]) & _OF_TRAIN).any(axis=1)
+    starts = [0, *(int(row + 1) * size for row in differs.nonzero()[0]), length]
+    return [(start, end - start) for start, end in pairwise(starts)]
+
+
+def address_to(packets: Bytes, header: bytes, mac: Mac | None) -> None:
+    """Write a VXLAN header in front of each frame, and a destination where one is given."""
+    packets[:, :VXLAN_LEN] = np.frombuffer(header, np.uint8)
+    if mac is not None:
+        packets[:, VXLAN_LEN : VXLAN_LEN + 6] = np.frombuffer(mac, np.uint8)
