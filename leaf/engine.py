@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vswitch.phy.tunnel import Inbox, Tunnel
+from vswitch.phy.tunnel import Inbox, Train, Tunnel
 from vswitch.wire import vxlan
 from vswitch.wire.vxlan import VXLAN_LEN, Vtep
 
 from .bindings import Bindings, Timers
-from .router import TTL_AT, Reason, Router, Verdict, rewrite_train
+from .rewrite import Rewriter
+from .router import Reason, Router, Verdict
 from .slowpath import Limits, Send, SlowPath
 from .topology import Topology
 
@@ -30,12 +31,6 @@ PUNTED = frozenset(
     }
 )
 """The reasons that the slow path takes up."""
-
-
-def _may_be_rewritten_as_one(train: memoryview, size: int) -> bool:
-    """Say whether all packets of a train have one TTL: what a guest writes there is its own affair,
-    and the first packet's verdict must not send on one that is used up."""
-    return len(train) <= size or len(set(train[TTL_AT::size])) == 1
 
 
 class Engine:
@@ -60,6 +55,7 @@ class Engine:
         self.send_failed = 0
         self._clock = clock
         self._inbox = Inbox()
+        self._rewriter = Rewriter()
 
     def pump_tunnel(self) -> None:
         """Take what the tunnel has received and carry out its verdicts, a train at a time."""
@@ -67,39 +63,35 @@ class Engine:
         self.tunnel.read(inbox)
         now = self._clock()
         for train in inbox.trains:
-            if _may_be_rewritten_as_one(train.data, train.size):
-                self._take(train.source, train.data, train.size, now)
-            else:
-                for packet in train.packets():
-                    self._take(train.source, packet, len(packet), now)
+            self._take(train, now)
         self.tunnel.flush()
 
-    def _take(self, source: Vtep, train: memoryview, size: int, now: float) -> None:
-        """Carry out the verdict on a train of packets of `size` bytes."""
-        verdict = self.router.decide(source, train[:size])
-        packets = -(-len(train) // size) if size else 1
-        self.counts[verdict.reason] += packets
+    def _take(self, train: Train, now: float) -> None:
+        """Decide on a train, and carry it out."""
+        verdict = self.router.decide(train.source, train.data[: train.size])
+        self.counts[verdict.reason] += train.count
         if verdict.vtep is not None:
-            self._forward(verdict, verdict.vtep, train, size)
+            self._forward(verdict, verdict.vtep, train)
         elif verdict.reason in PUNTED:
-            for at in range(0, len(train), size):
-                packet = train[at : at + size]
-                self.send(self.slowpath.handle(verdict, source, packet, now))
+            for packet in train.packets():
+                self.send(self.slowpath.handle(verdict, train.source, packet, now))
         elif verdict.reason is Reason.MULTICAST_REPLICATED:
-            self._replicate(verdict, source, train, size)
+            self._replicate(verdict, train)
 
-    def _forward(self, verdict: Verdict, vtep: Vtep, train: memoryview, size: int) -> None:
-        flow = vxlan.flow_hash(train[VXLAN_LEN:size])
-        rewrite_train(train, size, verdict)
-        if not self.tunnel.send_train(vtep, flow, train, size):
+    def _forward(self, verdict: Verdict, vtep: Vtep, train: Train) -> None:
+        flow = vxlan.flow_hash(train.data[VXLAN_LEN : train.size])
+        self._rewriter.rewrite(train, verdict)
+        if not self.tunnel.send_train(vtep, flow, train.data, train.size):
             self.send_failed += 1
 
-    def _replicate(self, verdict: Verdict, source: Vtep, train: memoryview, size: int) -> None:
+    def _replicate(self, verdict: Verdict, train: Train) -> None:
         """One copy to each other vswitch of the segment; the frames stay as they are."""
         assert verdict.segment is not None
-        flow = vxlan.flow_hash(train[VXLAN_LEN:size])
+        flow = vxlan.flow_hash(train.data[VXLAN_LEN : train.size])
         for vtep in verdict.segment.vteps:
-            if vtep != source and not self.tunnel.send_train(vtep, flow, train, size):
+            if vtep != train.source and not self.tunnel.send_train(
+                vtep, flow, train.data, train.size
+            ):
                 self.send_failed += 1
 
     def send(self, sends: list[Send]) -> None:

@@ -23,10 +23,8 @@ from enum import StrEnum
 from struct import Struct
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from vswitch.service.steps import Step
-from vswitch.wire import checksum, ethernet, ipv4, vxlan
+from vswitch.wire import ethernet, ipv4, vxlan
 from vswitch.wire.ethernet import Buffer, Mac
 from vswitch.wire.vxlan import VXLAN_LEN, Vni, Vtep
 
@@ -344,34 +342,3 @@ def _connected(prefix: Prefix, glean: Entry) -> list[_PrefixEntry]:
         last = prefix.network + (1 << (32 - prefix.length)) - 1
         entries += [_PrefixEntry(Prefix(at, 32), Entry(_MARTIAN)) for at in (prefix.network, last)]
     return entries
-
-
-FEW = 4
-"""Packets that are rewritten faster one by one than by numpy, which costs 10 us at least."""
-
-
-def rewrite_train(train: memoryview, size: int, verdict: Verdict) -> None:
-    """Make a train of packets of `size` bytes, which `verdict` forwards, ready to leave."""
-    whole = len(train) // size if len(train) > FEW * size else 0
-    if whole:
-        table = np.frombuffer(train, np.uint8, whole * size).reshape(whole, size)
-        assert verdict.header is not None
-        table[:, :HEADER_LEN] = np.frombuffer(verdict.header, np.uint8)
-        if verdict.reason is not Reason.BRIDGED:
-            table[:, TTL_AT] -= 1
-            checksums = table[:, CHECKSUM_AT : CHECKSUM_AT + 2].view(">u2")[:, 0]
-            risen = checksums.astype(np.uint32) + 0x0100
-            checksums[:] = risen + (risen >= 0xFFFF)  # As `checksum.after_ttl_decrement`.
-    for at in range(whole * size, len(train), size):
-        rewrite(train[at : at + size], verdict)
-
-
-def rewrite(packet: memoryview | bytearray, verdict: Verdict) -> None:
-    """Make a packet that `verdict` forwards ready to leave: headers, TTL, checksum, in place."""
-    assert verdict.header is not None
-    packet[:HEADER_LEN] = verdict.header
-    if verdict.reason is Reason.BRIDGED:
-        return
-    packet[TTL_AT] -= 1
-    (before,) = _U16.unpack_from(packet, CHECKSUM_AT)
-    _U16.pack_into(packet, CHECKSUM_AT, checksum.after_ttl_decrement(before))

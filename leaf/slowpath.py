@@ -27,7 +27,8 @@ from .bindings import Binding, Bindings, News, Outcome
 from .conflict import Conflicts
 from .glean import Failed, Gleaner, Held, Key
 from .glean import Outcome as GleanOutcome
-from .router import Reason, Router, Verdict, rewrite
+from .rewrite import rewrite
+from .router import Reason, Router, Verdict
 from .topology import Segment, Topology
 
 EVENTS = {

@@ -4,9 +4,8 @@ It is told when a port or the tunnel is readable (`pump_port`, `pump_tunnel`) an
 has come (`tick`); it never waits. The devices come in from outside, so a test runs the same engine
 on the memory twins and a virtual clock.
 
-Per burst it reads the clock once. Per run of frames of one flow it decides and counts; of each frame
-it changes at most the six bytes of the destination, and writes the VXLAN header into the eight bytes
-of headroom that each frame has.
+Frames of one flow that follow each other are decided on once. Of each it changes at most the six
+bytes of the destination, and writes the VXLAN header into the eight bytes of headroom before it.
 
 With several leaves a flow keeps to one of them, by the hash that also chooses its source port.
 ARP goes to every leaf, since each must know the bindings; so do announcements.
@@ -168,7 +167,7 @@ class Engine:
         for train in inbox.trains:
             first = train.data[: train.size]
             verdict = self.switch.decide_uplink(train.source, first)
-            packets = -(-train.length // train.size) if train.size else 1
+            packets = train.count
             self.counts[verdict.reason] += packets
             if verdict.egress:
                 vni = Vni(first[4] << 16 | first[5] << 8 | first[6])

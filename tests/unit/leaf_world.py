@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 
 from leaf.bindings import DEFAULT_TIMERS, Bindings, Timers
 from leaf.fib import Prefix
-from leaf.router import Router, Verdict, rewrite
+from leaf.rewrite import rewrite
+from leaf.router import Router, Verdict
 from leaf.slowpath import Limits, Send, SlowPath
 from leaf.topology import Gateway, Group, Route, Segment, Topology, Vrf
 from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, ip, mac, v4, vxlan

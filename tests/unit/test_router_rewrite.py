@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from scapy.layers.inet import IP, IPOption_NOP, IPOption_RR
 from scapy.layers.l2 import Ether
 
-from leaf.router import IP_AT, Reason, Verdict, rewrite
+from leaf.rewrite import rewrite
+from leaf.router import IP_AT, Reason, Verdict
 from tests.frames import SHARED_MAC, v4, vxlan
 from tests.unit.leaf_world import (
     FAR_LEAF,

@@ -109,7 +109,7 @@ class MemoryTunnel:
                 return
             source, packets, size = self.incoming.popleft()
             slot.data[: len(packets)] = packets
-            inbox.trains.append(Train(slot, 0, len(packets), size, source))
+            inbox.add(slot, len(packets), size, source)
 
     def send(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         return self.send_train(vtep, flow, packet, len(packet))

@@ -22,7 +22,9 @@ from ..wire.vxlan import Vtep
 MAX_TRAIN_LEN = 65_535
 """The longest UDP payload, which is what one GRO receive can hold."""
 BUDGET = 32
-"""Receives per read: as with bursts, bounded so that the event loop is not held."""
+BUDGET_BYTES = 1 << 18
+"""Receives per read, and bytes after which it ends: as with bursts, bounded so that the event loop
+is not held."""
 _SLOT_LEN = 2 * MAX_TRAIN_LEN
 """Behind a train there is room for as much as its short last packet lacks."""
 
@@ -39,6 +41,11 @@ class Train:
         self.size = size
         self.source = source
         self.data = slot.data[start : start + length]
+
+    @property
+    def count(self) -> int:
+        """How many packets it is."""
+        return -(-self.length // self.size) if self.size else 1
 
     def packets(self) -> list[memoryview]:
         """Return the packets, each with its VXLAN header."""

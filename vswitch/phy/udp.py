@@ -27,7 +27,7 @@ from ..wire import vnet, vxlan
 from ..wire.ethernet import Buffer
 from ..wire.offload import Segmenter
 from ..wire.vxlan import VXLAN_LEN, Vtep
-from .tunnel import BUDGET, FAULTS, Inbox, Run
+from .tunnel import BUDGET, BUDGET_BYTES, FAULTS, Inbox, Run
 
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_RECVERR = 10, 2, 11
 _IPV6_MTU_DISCOVER, _IPV6_PMTUDISC_DO, _IPV6_RECVERR = 23, 2, 25
@@ -143,7 +143,7 @@ class UdpTunnel:
 
     def read(self, inbox: Inbox) -> None:
         inbox.trains.clear()
-        receive, add = self._receiver.recvmsg_into, inbox.add
+        receive, add, total = self._receiver.recvmsg_into, inbox.add, 0
         for view, slot in zip(inbox.views, inbox.slots, strict=True):
             try:
                 length, control, _, source = receive((view,), _ANCILLARY_LEN)
@@ -153,6 +153,9 @@ class UdpTunnel:
                 continue  # An ICMP error for this socket: nothing was received.
             size = _GRO_SIZE.unpack(control[0][2])[0] if control else length
             add(slot, length, size, Vtep(source[0]))
+            total += length
+            if total > BUDGET_BYTES:
+                return
 
     def send(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         if header[1]:
