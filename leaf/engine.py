@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vswitch.phy.tunnel import Inbox, Train, Tunnel
+from vswitch.phy.tunnel import BUDGET, Inbox, Train, Tunnel
 from vswitch.wire import vxlan
 from vswitch.wire.vxlan import VXLAN_LEN, Vtep
 
@@ -57,10 +57,11 @@ class Engine:
         self._inbox = Inbox()
         self._rewriter = Rewriter()
 
-    def pump_tunnel(self) -> None:
-        """Take what the tunnel has received and carry out its verdicts, a train at a time."""
+    def pump_tunnel(self, drain: bool = True) -> None:
+        """Take what the tunnel has received, or only the first of it, and carry out its verdicts, a
+        train at a time."""
         inbox = self._inbox
-        self.tunnel.read(inbox)
+        self.tunnel.read(inbox, BUDGET if drain else 1)
         now = self._clock()
         for train in inbox.trains:
             self._take(train, now)

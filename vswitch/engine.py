@@ -17,7 +17,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .attachment import Attachment, AttachmentError, Attachments, State
+from .phy.port import BUDGET as FRAMES
 from .phy.port import Burst, Port, PortGone, PortId
+from .phy.tunnel import BUDGET as RECEIVES
 from .phy.tunnel import Inbox, Train, Tunnel
 from .service.log import Log
 from .service.policer import TokenBucket
@@ -100,14 +102,14 @@ class Engine:
 
     # -- frames --------------------------------------------------------------------------------
 
-    def pump_port(self, port_id: PortId) -> None:
-        """Take one burst from a port and carry out its verdicts."""
+    def pump_port(self, port_id: PortId, drain: bool = True) -> None:
+        """Take one burst from a port, or only one frame, and carry out its verdicts."""
         live = self._ports.get(port_id)
         if live is None:
             return
         burst = self._burst
         try:
-            live.port.read(burst)
+            live.port.read(burst, FRAMES if drain else 1)
         except PortGone as error:
             self._gone(port_id, error)
             return
@@ -160,10 +162,11 @@ class Engine:
                 sent = self.tunnel.send_run(leaf, flow, run)
                 self.events["uplink_failed"] += end - first - sent
 
-    def pump_tunnel(self) -> None:
-        """Take what the tunnel has received and carry out its verdicts, a train at a time."""
+    def pump_tunnel(self, drain: bool = True) -> None:
+        """Take what the tunnel has received, or only the first of it, and carry out its verdicts, a
+        train at a time."""
         inbox = self._inbox
-        self.tunnel.read(inbox)
+        self.tunnel.read(inbox, RECEIVES if drain else 1)
         for train in inbox.trains:
             first = train.data[: train.size]
             verdict = self.switch.decide_uplink(train.source, first)

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from ..wire import vnet
 from ..wire.ethernet import Buffer
 from ..wire.vxlan import VXLAN_LEN, Vtep
-from .port import Burst, PortGone
+from .port import BUDGET, Burst, PortGone
+from .tunnel import BUDGET as RECEIVES
 from .tunnel import FAULTS, Inbox, Run, Train
 
 QUEUE_LEN = 4096
@@ -43,11 +44,11 @@ class MemoryPort:
     def fileno(self) -> int:
         return -1
 
-    def read(self, burst: Burst) -> None:
+    def read(self, burst: Burst, most: int = BUDGET) -> None:
         burst.lengths.clear()
         if self.gone:
             raise PortGone("the memory port was removed")
-        for header, target in burst.targets:
+        for header, target in burst.targets[:most]:
             if not self._outgoing:
                 return
             frame, noted = self._outgoing.popleft()
@@ -102,9 +103,9 @@ class MemoryTunnel:
     def fileno(self) -> int:
         return -1
 
-    def read(self, inbox: Inbox) -> None:
+    def read(self, inbox: Inbox, most: int = RECEIVES) -> None:
         inbox.trains.clear()
-        for slot in inbox.slots:
+        for slot in inbox.slots[:most]:
             if not self.incoming:
                 return
             source, packets, size = self.incoming.popleft()

@@ -48,10 +48,10 @@ class PacketPort:
     def park(self, parked: bool) -> None:
         """Nothing to do: the guest's first frame is what activates a staged port."""
 
-    def read(self, burst: Burst) -> None:
+    def read(self, burst: Burst, most: int = BUDGET) -> None:
         lengths, receive, size = burst.lengths, self._socket.recvmsg_into, 0
         lengths.clear()
-        while len(lengths) < BUDGET and size <= BUDGET_BYTES:
+        while len(lengths) < most and size <= BUDGET_BYTES:
             try:
                 length, _, _, origin = receive(burst.targets[len(lengths)])
             except BlockingIOError:

@@ -85,8 +85,8 @@ class Port(Protocol):
     def fileno(self) -> int:
         """Return the descriptor to wait on, or -1 for a port that has none."""
 
-    def read(self, burst: Burst) -> None:
-        """Fill `burst` with what waits, up to its budget. Raises PortGone."""
+    def read(self, burst: Burst, most: int = BUDGET) -> None:
+        """Fill `burst` with what waits, `most` frames of it. Raises PortGone."""
 
     def write(self, frame: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         """Hand `frame` to the guest; False where it could not take it. Raises PortGone."""

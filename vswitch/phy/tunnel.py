@@ -58,12 +58,12 @@ class Train:
 class Inbox:
     """The trains of one read; reused by the next one."""
 
-    __slots__ = ("slots", "trains", "views")
+    __slots__ = ("places", "slots", "trains")
 
     def __init__(self) -> None:
         buffer = np.zeros(BUDGET * _SLOT_LEN, dtype=np.uint8)
         self.slots = [buffer[i * _SLOT_LEN : (i + 1) * _SLOT_LEN] for i in range(BUDGET)]
-        self.views = [slot.data[:MAX_TRAIN_LEN] for slot in self.slots]
+        self.places = [(slot.data[:MAX_TRAIN_LEN], slot) for slot in self.slots]
         """Where to receive into."""
         self.trains: list[Train] = []
 
@@ -97,8 +97,8 @@ class Tunnel(Protocol):
     def fileno(self) -> int:
         """Return the descriptor to wait on, or -1 for a tunnel that has none."""
 
-    def read(self, inbox: Inbox) -> None:
-        """Fill `inbox` with what waits, up to its budget."""
+    def read(self, inbox: Inbox, most: int = BUDGET) -> None:
+        """Fill `inbox` with what waits, by `most` receives."""
 
     def send(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         """Send one packet: a VXLAN header and a frame with its `virtio_net_hdr` beside it.

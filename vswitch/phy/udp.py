@@ -141,10 +141,10 @@ class UdpTunnel:
         except OSError:
             self._notice("the kernel has no UDP_GRO: packets are received one by one")
 
-    def read(self, inbox: Inbox) -> None:
+    def read(self, inbox: Inbox, most: int = BUDGET) -> None:
         inbox.trains.clear()
         receive, add, total = self._receiver.recvmsg_into, inbox.add, 0
-        for view, slot in zip(inbox.views, inbox.slots, strict=True):
+        for view, slot in inbox.places if most >= BUDGET else inbox.places[:most]:
             try:
                 length, control, _, source = receive((view,), _ANCILLARY_LEN)
             except BlockingIOError:

@@ -6,7 +6,8 @@ concerns asyncio is here. There is one timer, set to the engine's next deadline.
 The descriptors of frames have an epoll of their own, of which the event loop sees only that it is
 readable. A *turn* then serves whatever is ready, again and again, until nothing is or until it has
 held the loop for long enough: frames that wait cost no round through the event loop each, and the
-API has its turn even while ports are flooded.
+API has its turn even while ports are flooded. What is found ready for the first time in a turn has
+mostly one frame, which is handled without looking for a second; what is ready again is drained.
 
 SIGTERM and SIGINT stop the daemon: it answers the API requests that are under way and exits 0
 within a second. SIGHUP reloads the configuration.
@@ -40,6 +41,9 @@ DRAIN = 0.4
 """Seconds that requests under way have to be answered when the daemon stops."""
 
 
+T = TypeVar("T")
+
+
 class Engine(Protocol):
     """What the shell needs of an engine."""
 
@@ -63,15 +67,16 @@ class Shell:
         self._stop = asyncio.Event()
         self._hangup = asyncio.Event()
         self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._callbacks: dict[int, Callable[[bool], None]] = {}
         self._loop.add_reader(self._epoll.fileno(), self._turn)
         # From the first moment: a signal during the start must not end the process by default.
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         self._loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        """Call `callback` when `fd` is readable, until `unwatch`."""
+    def watch(self, fd: int, callback: Callable[[bool], None]) -> None:
+        """Call `callback` when `fd` is readable, until `unwatch`: with True where it may drain it,
+        with False where it is to take the first of what waits."""
         self._callbacks[fd] = callback
         self._epoll.register(fd, select.EPOLLIN)
 
@@ -83,23 +88,24 @@ class Shell:
     def _turn(self) -> None:
         """Serve the descriptors that are ready, each in its turn."""
         poll, callbacks = self._epoll.poll, self._callbacks
-        ready = poll(0)
+        ready, drain = poll(0), False
         until = time.monotonic() + HOLD
         while ready:
             for fd, _ in ready:
                 # An earlier callback may have taken this one away.
                 callback = callbacks.get(fd)
                 if callback is not None:
-                    self._guarded(callback)
+                    self._guarded(callback, drain)
+            drain = True
             if time.monotonic() > until:
                 break
             ready = poll(0)
         self.rearm()
 
-    def _guarded(self, callback: Callable[[], None]) -> None:
+    def _guarded(self, callback: Callable[[T], None], argument: T) -> None:
         """A bug of ours in the handling of one burst is logged, and the daemon goes on."""
         try:
-            callback()
+            callback(argument)
         except Exception as error:
             self.failed(error)
 
@@ -121,7 +127,7 @@ class Shell:
 
     def _tick(self) -> None:
         self._timer, self._armed_for = None, float("inf")
-        self._guarded(lambda: self._engine.tick(time.monotonic()))
+        self._guarded(self._engine.tick, time.monotonic())
         self.rearm()
 
     async def serve(
