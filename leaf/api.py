@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from fastapi import FastAPI, Query, Response
@@ -126,18 +127,24 @@ def make(daemon: Daemon) -> FastAPI:
             "mac": format_mac(verdict.header[8:14]) if verdict.header else None,
         }
 
+    def routes_of(
+        vrf: str, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address], limit: int
+    ) -> list[dict[str, Any]]:
+        bits = kind(0).max_prefixlen
+        fib = engine.router.fib(vrf, kind(0).version)
+        rows = [
+            route(vrf, f"{kind(network)}/{length}", entry)
+            for (network, length), entry in sorted(fib.prefixes.items())
+        ]
+        hosts = islice(fib.hosts.items(), max(0, limit - len(rows)))
+        return rows + [route(vrf, f"{kind(address)}/{bits}", entry) for address, entry in hosts]
+
     @app.get("/v1/routes")
     async def routes(limit: int = Query(MAX_ROWS, ge=1, le=1_000_000)) -> list[dict[str, Any]]:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for vrf in daemon.config.vrf:
-            fib = engine.router.fib(vrf.name)
-            for (network, length), entry in sorted(fib.prefixes.items()):
-                prefix = f"{ipaddress.IPv4Address(network)}/{length}"
-                rows.append(route(vrf.name, prefix, entry))
-            for address, entry in fib.hosts.items():
-                rows.append(route(vrf.name, f"{ipaddress.ip_address(address)}/32", entry))
-                if len(rows) >= limit:
-                    return rows
+            for kind in (ipaddress.IPv4Address, ipaddress.IPv6Address):
+                rows += routes_of(vrf.name, kind, limit - len(rows))
         return rows
 
     @app.get("/v1/counters")
@@ -145,6 +152,7 @@ def make(daemon: Daemon) -> FastAPI:
         return {
             "packets": {reason.value: engine.counts[reason] for reason in Reason},
             "arp": {reason.value: count for reason, count in slowpath.arp_counts.items()},
+            "nd": {reason.value: count for reason, count in slowpath.nd_counts.items()},
             "bindings": {name.value: n for name, n in slowpath.binding_counts.items()},
             "glean": {name.value: n for name, n in slowpath.glean_counts.items()},
             "events": {**slowpath.events, "send_failed": engine.send_failed},
@@ -192,6 +200,7 @@ def make(daemon: Daemon) -> FastAPI:
         tables: tuple[tuple[str, str, dict[Any, int]], ...] = (
             ("packets", "Packets by the reason of their verdict.", engine.counts),
             ("arp", "ARP messages by the rule that applied.", slowpath.arp_counts),
+            ("nd", "ND messages by the rule that applied.", slowpath.nd_counts),
             ("binding_news", "News of bindings by outcome.", slowpath.binding_counts),
             ("glean", "Gleaning by outcome.", slowpath.glean_counts),
         )

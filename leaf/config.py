@@ -28,11 +28,17 @@ from vswitch.service.settings import (
 )
 from vswitch.wire import vxlan
 from vswitch.wire.ethernet import Mac
+from vswitch.wire.nd import Advertisement, PrefixInfo
 
 from .bindings import MAX_BINDINGS
 from .fib import MAX_PREFIXES, Prefix
-from .router import MARTIANS
+from .gateway import HOP_LIMIT
+from .router import MARTIANS, MARTIANS6
 from .topology import Gateway, Group, Route, Segment, Topology, Vrf
+
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_MARTIANS = {4: MARTIANS, 6: MARTIANS6}
 
 
 class Identity(Settings):
@@ -111,19 +117,29 @@ class SegmentSettings(Settings):
     name: Name
     vni: VniField
     vrf: Name
-    gateway: tuple[ipaddress.IPv4Interface, ...] = Field(min_length=1, max_length=16)
-    """Gateway addresses with their prefix length, such as 1.1.1.254/24."""
+    gateway: tuple[Interface, ...] = Field(min_length=1, max_length=16)
+    """Gateway addresses with their prefix length, such as 1.1.1.254/24 or 2001:db8:1::fe/64."""
     vswitches: tuple[Name, ...] | None = None
     """The vswitches that this segment is on; all by default."""
     hop_neutral: Flag = False
     multicast: Literal["drop", "replicate"] = "drop"
+    mtu: int | None = Field(None, ge=1280, le=65535, strict=True)
+    """The guests' MTU, for router advertisements; none is said by default."""
+    router_advertisements: Flag = True
+    """Advertise the IPv6 gateway and its subnets; without a gateway of IPv6 there is nothing to."""
+    autonomous: Flag = True
+    """Guests make themselves addresses in a /64 (SLAAC, RFC 4862)."""
+    on_link: Flag = True
+    """Guests ask for each other; with false they send everything to the gateway."""
+    dns: tuple[AddressField, ...] = Field((), max_length=8)
+    """Name servers to advertise (RFC 8106); those of IPv6 are."""
 
 
 class RouteSettings(Settings):
     """`[[route]]`"""
 
     vrf: Name
-    prefix: ipaddress.IPv4Network
+    prefix: Network
     via: AddressField | None = None
     """The address of a guest that routes."""
     remote_leaf: Name | None = None
@@ -132,6 +148,8 @@ class RouteSettings(Settings):
     def _has_one_next_hop(self) -> RouteSettings:
         if (self.via is None) == (self.remote_leaf is None):
             raise ValueError("give either `via` or `remote-leaf`")
+        if self.via is not None and len(self.via) * 8 != self.prefix.max_prefixlen:
+            raise ValueError("`via` and `prefix` are not of one address family")
         return self
 
 
@@ -224,21 +242,31 @@ class Config(Settings):
             self._need("vswitch", name, who)
         for gateway in segment.gateway:
             network = gateway.network
-            if network.prefixlen > 30:
-                raise ValueError(f"{who}: {gateway} leaves no room for guests; use /30 or larger")
-            if gateway.ip in (network.network_address, network.broadcast_address):
+            longest = network.max_prefixlen - 2
+            if network.prefixlen > longest:
+                raise ValueError(
+                    f"{who}: {gateway} leaves no room for guests; use /{longest} or larger"
+                )
+            if gateway.ip in _nobodys(network):
                 raise ValueError(f"{who}: {gateway.ip} is not a host address of {network}")
 
     def _check_subnets(self) -> None:
         for vrf in self.vrf:
             subnets = sorted(
-                (gateway.network, segment.name)
-                for segment in self.segment
-                if segment.vrf == vrf.name
-                for gateway in segment.gateway
+                (
+                    (gateway.network, segment.name)
+                    for segment in self.segment
+                    if segment.vrf == vrf.name
+                    for gateway in segment.gateway
+                ),
+                key=lambda subnet: (
+                    subnet[0].version,
+                    int(subnet[0].network_address),
+                    subnet[0].prefixlen,
+                ),
             )
             for (one, of_one), (two, of_two) in pairwise(subnets):
-                if one.overlaps(two):
+                if one.version == two.version and one.overlaps(two):
                     raise ValueError(
                         f"vrf {vrf.name!r}: subnets {one} of segment {of_one!r} and {two} of"
                         f" segment {of_two!r} overlap; put them into different VRFs"
@@ -247,10 +275,11 @@ class Config(Settings):
     def _check_martians(self) -> None:
         for segment in self.segment:
             for network in (gateway.network for gateway in segment.gateway):
-                if any(network.overlaps(ipaddress.IPv4Network(text)) for text in MARTIANS):
+                martians = _MARTIANS[network.version]
+                if any(network.overlaps(ipaddress.ip_network(text)) for text in martians):
                     raise ValueError(
                         f"segment {segment.name!r}: {network} holds addresses that no router may"
-                        f" forward to ({', '.join(MARTIANS)})"
+                        f" forward to ({', '.join(martians)})"
                     )
 
     def _check_route(self, route: RouteSettings) -> None:
@@ -274,11 +303,12 @@ class Config(Settings):
         for vrf in self.vrf:
             subnets = sum(len(s.gateway) for s in self.segment if s.vrf == vrf.name)
             routes = sum(1 for route in self.route if route.vrf == vrf.name)
-            count = routes + 3 * subnets + len(MARTIANS)
+            fixed = len(MARTIANS) + len(MARTIANS6)
+            count = routes + 3 * subnets + fixed
             if count > MAX_PREFIXES:
                 raise ValueError(
                     f"vrf {vrf.name!r}: {count} prefixes, with three for each subnet and"
-                    f" {len(MARTIANS)} fixed ones; the table holds {MAX_PREFIXES}"
+                    f" {fixed} fixed ones; the table holds {MAX_PREFIXES}"
                 )
 
     def _check_bindings(self) -> None:
@@ -304,7 +334,7 @@ class Config(Settings):
 def _check_guest_address(
     who: str,
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
-    gateways: Sequence[ipaddress.IPv4Interface],
+    gateways: Sequence[Interface],
     outside: str,
 ) -> None:
     """Raise ValueError where `address` cannot be a guest's."""
@@ -313,11 +343,19 @@ def _check_guest_address(
         raise ValueError(f"{who} {outside}")
     if address == gateway.ip:
         raise ValueError(f"{who} this is the gateway's own address")
-    if address in (gateway.network.network_address, gateway.network.broadcast_address):
+    if address in _nobodys(gateway.network):
         raise ValueError(f"{who} this is no host address of {gateway.network}")
 
 
-def _prefix(network: ipaddress.IPv4Network) -> Prefix:
+def _nobodys(network: Network) -> tuple[object, ...]:
+    """Return the addresses of a subnet that are no host's: of IPv4 the first and the last, of IPv6
+    the first, which is the routers' (RFC 4291 section 2.6.1)."""
+    if network.version == 4:
+        return network.network_address, network.broadcast_address
+    return (network.network_address,)
+
+
+def _prefix(network: Network) -> Prefix:
     return Prefix(int(network.network_address), network.prefixlen)
 
 
@@ -325,6 +363,32 @@ def router_mac(own: Identity) -> Mac:
     """Return the leaf's own MAC, as configured or made from its VTEP (locally administered)."""
     made = b"\x02\x00" + ipaddress.ip_address(own.vtep).packed[-4:]
     return own.router_mac or Mac(made)
+
+
+ROUTER_LIFETIME, VALID_LIFETIME, PREFERRED_LIFETIME = 1800, 2_592_000, 604_800
+"""Seconds: AdvDefaultLifetime, and those of a prefix (RFC 4861 section 6.2.1)."""
+
+
+def _advertised(entry: SegmentSettings) -> Advertisement | None:
+    """Return what a segment's router advertisements say; None where there are none."""
+    networks = [gateway.network for gateway in entry.gateway if gateway.version == 6]
+    if not networks or not entry.router_advertisements:
+        return None
+    prefixes = tuple(
+        PrefixInfo(
+            network.network_address.packed,
+            network.prefixlen,
+            entry.on_link,
+            entry.autonomous and network.prefixlen == 64,
+            VALID_LIFETIME,
+            PREFERRED_LIFETIME,
+        )
+        for network in networks
+    )
+    dns = tuple(address for address in entry.dns if len(address) == 16)
+    return Advertisement(
+        HOP_LIMIT, False, False, ROUTER_LIFETIME, entry.mtu, prefixes, dns, ROUTER_LIFETIME
+    )
 
 
 def topology(config: Config) -> Topology:
@@ -345,11 +409,13 @@ def topology(config: Config) -> Topology:
             vteps,
             entry.hop_neutral,
             entry.multicast,
+            _advertised(entry),
         )
         vrfs[entry.vrf].segments.append(segment)
     for route in config.route:
         vtep = remote[route.remote_leaf].vtep if route.remote_leaf else None
-        vrfs[route.vrf].routes.append(Route(_prefix(route.prefix), route.via, vtep))
+        bits = route.prefix.max_prefixlen
+        vrfs[route.vrf].routes.append(Route(_prefix(route.prefix), route.via, vtep, bits))
     return Topology(
         router_mac(config.leaf),
         list(vrfs.values()),

@@ -54,6 +54,7 @@ class Daemon:
 
     async def start(self) -> str:
         """Learn what is configured, and begin to listen."""
+        self.engine.slowpath.advertise(time.monotonic())
         self._learn_configured(self.config.binding)
         self.shell.watch(self._tunnel.fileno(), self.engine.pump_tunnel)
         return f"vtep {self.config.leaf.vtep}, {len(self.config.segment)} segments"
@@ -118,6 +119,7 @@ class Daemon:
     def _rebuild(self, old: Config) -> None:
         slowpath = self.engine.slowpath
         lost = slowpath.replace_topology(configuration.topology(self.config))
+        slowpath.advertise(time.monotonic())
         if lost:
             self.log.info("bindings without a place were removed", count=len(lost))
         # Entries that are gone or changed are forgotten; entries that are new or have lost their

@@ -23,6 +23,7 @@ from .topology import Topology
 PUNTED = frozenset(
     {
         Reason.ARP,
+        Reason.ND,
         Reason.RARP,
         Reason.GATEWAY,
         Reason.EXPIRED,

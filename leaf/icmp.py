@@ -1,4 +1,4 @@
-"""What the gateway says by ICMP: echo replies, time exceeded, unreachable.
+"""What the gateway says by ICMP and ICMPv6: echo replies, time exceeded, unreachable.
 
 Pure: a packet in, the answer as a complete inner frame out, or None where nothing may be said.
 The answer goes back the way the packet came: to its source MAC, behind the VTEP it came from. The
@@ -7,7 +7,7 @@ caller holds the rate limit. The leaf never sends redirects.
 
 from __future__ import annotations
 
-from vswitch.wire import ethernet, icmp, ipv4
+from vswitch.wire import ethernet, icmp, icmp6, ipv4, ipv6
 from vswitch.wire.ethernet import Buffer, Mac
 from vswitch.wire.vxlan import VXLAN_LEN
 
@@ -20,16 +20,27 @@ _ERRORS = {
     Reason.GLEAN: (icmp.UNREACHABLE, icmp.HOST_UNREACHABLE),
 }
 """GLEAN: nobody answered for the address."""
+_ERRORS6 = {
+    Reason.EXPIRED: (icmp6.TIME_EXCEEDED, 0),
+    Reason.NO_ROUTE: (icmp6.UNREACHABLE, icmp6.NO_ROUTE),
+    Reason.GLEAN: (icmp6.UNREACHABLE, icmp6.ADDRESS_UNREACHABLE),
+}
+
+
+def _is_ipv6(packet: Buffer) -> bool:
+    return packet[IP_AT] >> 4 == 6
 
 
 def _inner_packet(packet: Buffer) -> memoryview:
-    """Return the IPv4 packet without the padding of the frame."""
+    """Return the IP packet without the padding of the frame."""
     inner = memoryview(packet)[IP_AT:]
+    if _is_ipv6(packet):
+        return inner[: ipv6.MIN_HEADER_LEN + (inner[4] << 8 | inner[5])]
     return inner[: inner[2] << 8 | inner[3]]
 
 
 def _may_be_a_host(segment: Segment, source: bytes) -> bool:
-    """Say whether a source may be answered: not our own address, nor a subnet's first or last."""
+    """Say whether a source may be answered: not our own address, nor one that is no host's."""
     if segment.is_gateway(source):
         return False
     return segment.gateway_for(source) is not None or not any(
@@ -39,6 +50,10 @@ def _may_be_a_host(segment: Segment, source: bytes) -> bool:
 
 def _frame_back(packet: Buffer, shared_mac: Mac, source_ip: bytes, message: bytes) -> bytes:
     guest = bytes(packet[VXLAN_LEN + 6 : VXLAN_LEN + 12])
+    if _is_ipv6(packet):
+        guest_ip = bytes(packet[IP_AT + 8 : IP_AT + 24])
+        answer = ipv6.build(source_ip, guest_ip, ipv6.ICMP, message)
+        return ethernet.build(guest, shared_mac, ethernet.IPV6, answer)
     guest_ip = bytes(packet[IP_AT + 12 : IP_AT + 16])
     answer = ipv4.build(source_ip, guest_ip, ipv4.ICMP, message)
     return ethernet.build(guest, shared_mac, ethernet.IPV4, answer)
@@ -47,26 +62,47 @@ def _frame_back(packet: Buffer, shared_mac: Mac, source_ip: bytes, message: byte
 def error(reason: Reason, segment: Segment, shared_mac: Mac, packet: Buffer) -> bytes | None:
     """Build the error about a sound VXLAN `packet` of `segment` that could not be forwarded."""
     inner = _inner_packet(packet)
-    source = bytes(inner[12:16])
-    if not icmp.may_be_answered(inner) or not _may_be_a_host(segment, source):
+    is_ipv6 = _is_ipv6(packet)
+    source = bytes(inner[8:24] if is_ipv6 else inner[12:16])
+    may = icmp6.may_be_answered(inner) if is_ipv6 else icmp.may_be_answered(inner)
+    if not may or not _may_be_a_host(segment, source):
         return None
-    # From the gateway address of the sender's subnet; of the first one for a stranger.
-    gateway = segment.gateway_for(source) or segment.gateways[0]
-    kind, code = _ERRORS[reason]
-    return _frame_back(packet, shared_mac, gateway.address, icmp.error(kind, code, inner))
+    own = _source_for(segment, source)
+    if own is None:
+        return None
+    if is_ipv6:
+        kind, code = _ERRORS6[reason]
+        message = icmp6.error(kind, code, bytes(4), inner, own, source)
+    else:
+        kind, code = _ERRORS[reason]
+        message = icmp.error(kind, code, inner)
+    return _frame_back(packet, shared_mac, own, message)
+
+
+def _source_for(segment: Segment, guest: bytes) -> bytes | None:
+    """Return the gateway address of the guest's subnet; the first of its family for a stranger."""
+    gateway = segment.gateway_for(guest)
+    if gateway is not None:
+        return gateway.address
+    same = (one.address for one in segment.gateways if len(one.address) == len(guest))
+    return next(same, None)
 
 
 def answer(segment: Segment, shared_mac: Mac, packet: Buffer) -> bytes | None:
-    """Build the answer to a sound VXLAN `packet` to a gateway address: ICMP echo, or None.
+    """Build the answer to a sound VXLAN `packet` to a gateway address: to an echo, or None.
 
     Also for the gateway address of another segment of the VRF, as a router does.
     """
     inner = _inner_packet(packet)
-    header_len = (inner[0] & 0x0F) * 4
-    fragmented = (inner[6] << 8 | inner[7]) & ipv4.FRAGMENT_MASK
-    if inner[9] != ipv4.ICMP or fragmented or not _may_be_a_host(segment, bytes(inner[12:16])):
+    if _is_ipv6(packet):
+        source, destination = bytes(inner[8:24]), bytes(inner[24:40])
+        message = icmp6.echo_reply(inner)
+    else:
+        source, destination = bytes(inner[12:16]), bytes(inner[16:20])
+        fragmented = (inner[6] << 8 | inner[7]) & ipv4.FRAGMENT_MASK
+        if inner[9] != ipv4.ICMP or fragmented:
+            return None
+        message = icmp.echo_reply(inner[(inner[0] & 0x0F) * 4 :])
+    if message is None or not _may_be_a_host(segment, source):
         return None
-    message = icmp.echo_reply(inner[header_len:])
-    if message is None:
-        return None
-    return _frame_back(packet, shared_mac, bytes(inner[16:20]), message)
+    return _frame_back(packet, shared_mac, destination, message)

@@ -1,8 +1,9 @@
 """Carrying out a verdict on packets: new headers, TTL and checksum, written in place.
 
 The 20 bytes that a forwarding verdict puts in front were built when the binding changed; here they
-are copied over the old ones. In a train all packets have one TTL, so it is one number less one in
-all of them; the IPv4 checksums differ by their ids and are updated incrementally (RFC 1624).
+are copied over the old ones. In a train all packets have one TTL (or hop limit), so it is one
+number less one in all of them; the IPv4 checksums differ by their ids and are updated incrementally
+(RFC 1624). IPv6 has none.
 
 numpy costs a microsecond a call, so the views of a train's columns are kept by its shape.
 """
@@ -15,12 +16,14 @@ from typing import Final
 import numpy as np
 
 from vswitch.phy.tunnel import Train
-from vswitch.wire import checksum
+from vswitch.wire import checksum, ethernet
 from vswitch.wire.flows import Bytes
 
-from .router import CHECKSUM_AT, HEADER_LEN, TTL_AT, Reason, Verdict
+from .router import CHECKSUM_AT, HEADER_LEN, HOP_LIMIT_AT, TTL_AT, Reason, Verdict
 
 _U16: Final = Struct("!H")
+_IPV6: Final = ethernet.IPV6 >> 8
+"""The first byte of its ethertype, which IPv4's differs from."""
 FEW: Final = 3
 """Packets that are rewritten faster one by one."""
 MAX_SHAPES: Final = 256
@@ -30,11 +33,12 @@ MAX_SHAPES: Final = 256
 class _Columns:
     """What is written in the packets of a train."""
 
-    __slots__ = ("checksums", "heads", "ttls")
+    __slots__ = ("checksums", "heads", "hop_limits", "ttls")
 
     def __init__(self, table: Bytes) -> None:
         self.heads = table[:, :HEADER_LEN]
         self.ttls = table[:, TTL_AT]
+        self.hop_limits = table[:, HOP_LIMIT_AT]
         self.checksums = table[:, CHECKSUM_AT : CHECKSUM_AT + 2].view(">u2")[:, 0]
 
 
@@ -54,7 +58,11 @@ class Rewriter:
         assert verdict.header is not None
         columns = self._columns(train, rows)
         columns.heads[:] = np.frombuffer(verdict.header, np.uint8)
-        if verdict.reason is not Reason.BRIDGED:
+        if verdict.reason is Reason.BRIDGED:
+            return
+        if train.data[HEADER_LEN] == _IPV6:
+            columns.hop_limits[:] = train.data[HOP_LIMIT_AT] - 1
+        else:
             columns.ttls[:] = train.data[TTL_AT] - 1
             # As `checksum.after_ttl_decrement`, for all of them.
             risen = np.add(columns.checksums, 0x0100, dtype=np.uint32)
@@ -78,6 +86,9 @@ def rewrite(packet: memoryview | bytearray, verdict: Verdict) -> None:
     assert verdict.header is not None
     packet[:HEADER_LEN] = verdict.header
     if verdict.reason is Reason.BRIDGED:
+        return
+    if packet[HEADER_LEN] == _IPV6:
+        packet[HOP_LIMIT_AT] -= 1
         return
     packet[TTL_AT] -= 1
     (before,) = _U16.unpack_from(packet, CHECKSUM_AT)

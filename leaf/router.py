@@ -13,18 +13,18 @@ MACs. They are built when a binding changes; per packet, `rewrite` copies them o
 takes one off the TTL, in place. A train is decided once, by its first packet (the tunnel has made
 sure that its packets belong together), and every packet of it is rewritten.
 
-What must be answered or asked (ARP, ICMP, gleaning) is only named here; the slow path does it,
+What must be answered or asked (ARP, ND, ICMP, gleaning) is only named here; the slow path does it,
 behind its policer.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from struct import Struct
+from ipaddress import ip_network
 from typing import Final, NamedTuple
 
 from vswitch.service.steps import Step
-from vswitch.wire import ethernet, ipv4, vxlan
+from vswitch.wire import ethernet, ipv4, ipv6, nd, vxlan
 from vswitch.wire.ethernet import Buffer, Mac
 from vswitch.wire.vxlan import VXLAN_LEN, Vni, Vtep
 
@@ -52,6 +52,8 @@ class Reason(StrEnum):
     """To the ARP rules."""
     RARP = "rarp"
     """A guest says where it is."""
+    ND = "nd"
+    """Neighbour discovery: to the same rules as ARP, or answered by a router advertisement."""
     MULTICAST_DROPPED = "multicast_dropped"
     """Any other group destination: it ends here."""
     MULTICAST_REPLICATED = "multicast_replicated"
@@ -60,21 +62,23 @@ class Reason(StrEnum):
     """Unicast to a MAC that is not the gateway's: what a plain fabric does to a moved guest's
     frames where the vswitch does not rewrite them."""
     NOT_IP = "not_ip"
-    """To the gateway's MAC, but neither IPv4 nor ARP."""
+    """To the gateway's MAC, but neither IP nor ARP."""
     BAD_IP_HEADER = "bad_ip_header"
-    """Version, length or checksum of the IPv4 header is wrong (RFC 1812 section 5.2.2)."""
+    """Version, length or checksum of the IP header is wrong (RFC 1812 section 5.2.2)."""
     MARTIAN = "martian"
-    """A source or destination that no router may forward (RFC 1812 section 5.3.7)."""
+    """A source or destination that no router may forward (RFC 1812 section 5.3.7, RFC 4291 sections
+    2.5 and 2.7)."""
     GATEWAY = "gateway"
-    """To a gateway address: ICMP echo is answered."""
+    """To a gateway address: an echo is answered."""
     NO_ROUTE = "no_route"
     """No prefix holds the destination: ICMP unreachable."""
     GLEAN = "glean"
     """In a subnet of ours, but without a binding: the segment is asked."""
     BRIDGED = "bridged"
-    """Inside its own segment, which is hop-neutral: forwarded with its TTL."""
+    """Inside its own segment, which is hop-neutral, or to a link-local address: forwarded with its
+    TTL or hop limit."""
     EXPIRED = "expired"
-    """The TTL is used up: ICMP time exceeded."""
+    """The TTL or hop limit is used up: ICMP time exceeded."""
     LOOP = "loop"
     """The next hop is the remote leaf that it came from."""
     ROUTED = "routed"
@@ -88,10 +92,10 @@ STEPS: Final = (
     Step("is this VNI on the sender", (Reason.WRONG_SEGMENT,)),
     Step("is the frame long enough for its header", (Reason.RUNT,)),
     Step("is the source one station", (Reason.GROUP_SOURCE,)),
-    Step("is it ARP or RARP", (Reason.ARP, Reason.RARP)),
+    Step("is it ARP, RARP or neighbour discovery", (Reason.ARP, Reason.RARP, Reason.ND)),
     Step("is the destination a group", (Reason.MULTICAST_DROPPED, Reason.MULTICAST_REPLICATED)),
     Step("is the destination a gateway MAC", (Reason.FOREIGN_MAC,)),
-    Step("is it IPv4", (Reason.NOT_IP,)),
+    Step("is it IP", (Reason.NOT_IP,)),
     Step("is the IP header sound", (Reason.BAD_IP_HEADER,)),
     Step("are source and destination hosts", (Reason.MARTIAN,)),
     Step("is it to the gateway itself", (Reason.GATEWAY,)),
@@ -128,21 +132,47 @@ class Entry(NamedTuple):
     """The guest that routes this prefix; `verdict` is for the time when it has no binding."""
 
 
+class _Tables(NamedTuple):
+    """The tables of a VRF."""
+
+    ipv4: Fib[Entry]
+    ipv6: Fib[Entry]
+
+    def of(self, address: bytes) -> Fib[Entry]:
+        """Return the table for the family of `address`."""
+        return self.ipv4 if len(address) == 4 else self.ipv6
+
+
 class _Domain:
     """What a decision needs of one VNI, worked out beforehand."""
 
-    __slots__ = ("arp", "fib", "macs", "multicast", "rarp", "segment", "vni", "vteps")
+    __slots__ = (
+        "arp",
+        "fib",
+        "fib6",
+        "glean",
+        "link_locals",
+        "macs",
+        "multicast",
+        "nd",
+        "rarp",
+        "segment",
+        "vni",
+        "vteps",
+    )
 
     def __init__(
         self,
         vni: Vni,
-        fib: Fib[Entry],
+        tables: _Tables,
         vteps: frozenset[Vtep],
         macs: frozenset[Mac],
         segment: Segment | None,
     ) -> None:
         self.vni = vni
-        self.fib = fib
+        self.fib, self.fib6 = tables
+        self.link_locals: dict[bytes, Verdict] = {}
+        """Link-local addresses belong to a segment, not to the VRF."""
         self.vteps = vteps
         self.macs = macs
         self.segment = segment
@@ -154,6 +184,11 @@ class _Domain:
         # Between leaves there is no ARP: it counts as what it is, a group frame.
         self.arp = Verdict(Reason.ARP, segment=segment) if segment else self.multicast
         self.rarp = Verdict(Reason.RARP, segment=segment) if segment else self.multicast
+        has_ipv6 = segment is not None and segment.has_ipv6
+        self.nd = Verdict(Reason.ND, segment=segment) if has_ipv6 else self.multicast
+        self.glean = Verdict(Reason.GLEAN, segment=segment) if has_ipv6 else _MARTIAN
+        for gateway in segment.link_locals if segment else ():
+            self.link_locals[gateway.address] = _GATEWAY
 
 
 _NOT_A_PEER = Verdict(Reason.NOT_A_PEER)
@@ -177,13 +212,18 @@ TTL_AT: Final = VXLAN_LEN + ipv4.TTL_AT
 CHECKSUM_AT: Final = VXLAN_LEN + ipv4.CHECKSUM_AT
 _SOURCE_AT: Final = VXLAN_LEN + ipv4.SOURCE_AT
 _DESTINATION_AT: Final = VXLAN_LEN + ipv4.DESTINATION_AT
-_U16: Final = Struct("!H")
+HOP_LIMIT_AT: Final = VXLAN_LEN + ipv6.HOP_LIMIT_AT
+_SOURCE6_AT: Final = VXLAN_LEN + ipv6.SOURCE_AT
+_DESTINATION6_AT: Final = VXLAN_LEN + ipv6.DESTINATION_AT
 HEADER_LEN: Final = VXLAN_LEN + 12
 """What a forwarding verdict puts in front: the VXLAN header and both MACs."""
 
 MARTIANS: Final = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
 """Destinations that no router forwards to: this network, loopback, link-local (RFC 3927 section 7),
 multicast and all above (RFC 6890)."""
+MARTIANS6: Final = ("::/127", "::ffff:0:0/96", "fe80::/10", "ff00::/8")
+"""Of IPv6: unspecified and loopback, mapped IPv4, link-local where it is not the segment's own, and
+multicast (RFC 6890)."""
 
 
 class Router:
@@ -193,7 +233,7 @@ class Router:
         self._topology = topology
         self._peers: frozenset[Vtep] = frozenset()
         self._domains: dict[int, _Domain] = {}
-        self._fibs: dict[str, Fib[Entry]] = {}
+        self._fibs: dict[str, _Tables] = {}
         self.set_topology(topology)
 
     # -- deciding ------------------------------------------------------------------------------
@@ -222,22 +262,42 @@ class Router:
                 return domain.arp
             if ethertype == ethernet.RARP:
                 return domain.rarp
+            if ethertype == ethernet.IPV6 and nd.kind_of(packet[VXLAN_LEN:]) is not None:
+                return domain.nd
         if destination[0] & 1:
             return domain.multicast
         if not own:
             return _FOREIGN_MAC
-        if ethertype != ethernet.IPV4:
-            return _NOT_IP
-        if not ipv4.is_sound(packet[IP_AT:]):
-            return _BAD_IP_HEADER
-        return self._route(domain, source, packet)
+        if ethertype == ethernet.IPV4:
+            if not ipv4.is_sound(packet[IP_AT:]):
+                return _BAD_IP_HEADER
+            first = packet[_SOURCE_AT]
+            if first in (0, 127) or first >= 224:
+                return _MARTIAN
+            address = bytes(packet[_DESTINATION_AT : _DESTINATION_AT + 4])
+            return self._route(domain, domain.fib, source, address, packet[TTL_AT])
+        if ethertype == ethernet.IPV6:
+            if not ipv6.is_sound(packet[IP_AT:]):
+                return _BAD_IP_HEADER
+            return self._route6(domain, source, packet)
+        return _NOT_IP
 
-    def _route(self, domain: _Domain, source: Vtep, packet: Buffer) -> Verdict:
-        first = packet[_SOURCE_AT]
-        if first in (0, 127) or first >= 224:
+    def _route6(self, domain: _Domain, source: Vtep, packet: Buffer) -> Verdict:
+        """What IPv6 has beyond IPv4: link-local addresses, which never leave their segment."""
+        sender = bytes(packet[_SOURCE6_AT:_DESTINATION6_AT])
+        if sender[0] == 0xFF or sender in (ipv6.UNSPECIFIED, ipv6.LOOPBACK):
             return _MARTIAN
-        fib = domain.fib
-        entry = fib.lookup(bytes(packet[_DESTINATION_AT : _DESTINATION_AT + 4]))
+        address = bytes(packet[_DESTINATION6_AT : _DESTINATION6_AT + 16])
+        if ipv6.is_link_local(address):
+            return domain.link_locals.get(address, domain.glean)
+        verdict = self._route(domain, domain.fib6, source, address, packet[HOP_LIMIT_AT])
+        if ipv6.is_link_local(sender) and verdict is not _GATEWAY:
+            return _MARTIAN
+        return verdict
+
+    @staticmethod
+    def _route(domain: _Domain, fib: Fib[Entry], source: Vtep, address: bytes, ttl: int) -> Verdict:
+        entry = fib.lookup(address)
         if entry is None:
             return _NO_ROUTE
         if entry.via is not None:
@@ -247,7 +307,7 @@ class Router:
             return verdict
         if entry.bridged is not None and entry.vni == domain.vni:
             return entry.bridged
-        if packet[TTL_AT] <= 1:
+        if ttl <= 1:
             return _EXPIRED
         if entry.vni is None and verdict.vtep == source:
             return _LOOP
@@ -269,16 +329,18 @@ class Router:
         self._peers = remote | vswitches
         self._domains, self._fibs = {}, {}
         for vrf in topology.vrfs:
-            fib = self._fibs[vrf.name] = Fib(32)
+            tables = self._fibs[vrf.name] = _Tables(Fib(32), Fib(128))
             router_mac = frozenset({topology.router_mac})
-            self._domains[vrf.vni] = _Domain(vrf.vni, fib, remote, router_mac, None)
+            self._domains[vrf.vni] = _Domain(vrf.vni, tables, remote, router_mac, None)
             for segment in vrf.segments:
                 vteps = frozenset(segment.vteps)
                 macs = shared | router_mac
-                self._domains[segment.vni] = _Domain(segment.vni, fib, vteps, macs, segment)
-            fib.set_prefixes((p.prefix, p.entry) for p in self._prefixes(vrf))
+                self._domains[segment.vni] = _Domain(segment.vni, tables, vteps, macs, segment)
+            prefixes = self._prefixes(vrf)
+            for bits, fib in zip((32, 128), tables, strict=True):
+                fib.set_prefixes((p.prefix, p.entry) for p in prefixes if p.bits == bits)
             for gateway in (g for segment in vrf.segments for g in segment.gateways):
-                fib.hosts[gateway.address] = Entry(_GATEWAY)
+                tables.of(gateway.address).hosts[gateway.address] = Entry(_GATEWAY)
 
     def _prefixes(self, vrf: Vrf) -> list[_PrefixEntry]:
         entries = []
@@ -286,19 +348,22 @@ class Router:
             if route.via is not None:
                 asked = self._segment_of_address(vrf, route.via)
                 verdict = Verdict(Reason.GLEAN, segment=asked, ask=route.via)
-                entries.append(_PrefixEntry(route.prefix, Entry(verdict, via=route.via)))
+                entry = Entry(verdict, via=route.via)
+                entries.append(_PrefixEntry(route.bits, route.prefix, entry))
             else:
                 assert route.vtep is not None
                 mac = self._topology.remote_leaves[route.vtep]
                 header = vxlan.header(vrf.vni) + mac + self._topology.router_mac
                 verdict = Verdict(Reason.ROUTED, route.vtep, header)
-                entries.append(_PrefixEntry(route.prefix, Entry(verdict)))
+                entries.append(_PrefixEntry(route.bits, route.prefix, Entry(verdict)))
         # What is connected, and what is no host, goes before what was written for the same prefix.
         for segment in vrf.segments:
             glean = Entry(Verdict(Reason.GLEAN, segment=segment))
             for gateway in segment.gateways:
-                entries += _connected(gateway.prefix, glean)
-        return entries + [_PrefixEntry.parse(text, Entry(_MARTIAN)) for text in MARTIANS]
+                entries += _connected(8 * len(gateway.address), gateway.prefix, glean)
+        return entries + [
+            _PrefixEntry.parse(text, Entry(_MARTIAN)) for text in (*MARTIANS, *MARTIANS6)
+        ]
 
     @staticmethod
     def _segment_of_address(vrf: Vrf, address: bytes) -> Segment:
@@ -307,9 +372,9 @@ class Router:
                 return segment
         raise ValueError("a static route's `via` is in no subnet of its VRF")  # Checked before.
 
-    def fib(self, vrf: str) -> Fib[Entry]:
+    def fib(self, vrf: str, version: int = 4) -> Fib[Entry]:
         """Return a VRF's table, for `show`."""
-        return self._fibs[vrf]
+        return self._fibs[vrf][version == 6]
 
     def bind(self, segment: Segment, binding: Binding) -> None:
         """Enter a binding's host route."""
@@ -317,28 +382,44 @@ class Router:
         header = vxlan.header(segment.vni) + binding.mac + group.shared_mac
         bridged = Verdict(Reason.BRIDGED, binding.vtep, header) if segment.hop_neutral else None
         verdict = Verdict(Reason.ROUTED, binding.vtep, header)
-        self._fibs[segment.vrf].hosts[binding.address] = Entry(verdict, bridged, segment.vni)
+        if _is_link_local(binding.address):
+            inside = Verdict(Reason.BRIDGED, binding.vtep, header)
+            self._domains[segment.vni].link_locals[binding.address] = inside
+            return
+        hosts = self._fibs[segment.vrf].of(binding.address).hosts
+        hosts[binding.address] = Entry(verdict, bridged, segment.vni)
 
     def unbind(self, segment: Segment, address: bytes) -> None:
         """Remove a host route."""
-        self._fibs[segment.vrf].hosts.pop(address, None)
+        if _is_link_local(address):
+            self._domains[segment.vni].link_locals.pop(address, None)
+            return
+        self._fibs[segment.vrf].of(address).hosts.pop(address, None)
+
+
+def _is_link_local(address: bytes) -> bool:
+    return len(address) == 16 and ipv6.is_link_local(address)
 
 
 class _PrefixEntry(NamedTuple):
+    bits: int
+    """Length of an address of its family."""
     prefix: Prefix
     entry: Entry
 
     @classmethod
     def parse(cls, text: str, entry: Entry) -> _PrefixEntry:
-        address, length = text.split("/")
-        network = int.from_bytes(bytes(int(part) for part in address.split(".")), "big")
-        return cls(Prefix(network, int(length)), entry)
+        network = ip_network(text)
+        prefix = Prefix(int(network.network_address), network.prefixlen)
+        return cls(network.max_prefixlen, prefix, entry)
 
 
-def _connected(prefix: Prefix, glean: Entry) -> list[_PrefixEntry]:
-    """A subnet, and in it the two addresses that are no host's (RFC 1812 section 4.2.3.1)."""
-    entries = [_PrefixEntry(prefix, glean)]
-    if prefix.length <= 30:
-        last = prefix.network + (1 << (32 - prefix.length)) - 1
-        entries += [_PrefixEntry(Prefix(at, 32), Entry(_MARTIAN)) for at in (prefix.network, last)]
+def _connected(bits: int, prefix: Prefix, glean: Entry) -> list[_PrefixEntry]:
+    """A subnet, and in it the addresses that are no host's: the first and last of IPv4 (RFC 1812
+    section 4.2.3.1), the routers' anycast address of IPv6 (RFC 4291 section 2.6.1)."""
+    entries = [_PrefixEntry(bits, prefix, glean)]
+    if prefix.length <= bits - 2:
+        last = prefix.network + (1 << (bits - prefix.length)) - 1
+        nobody = (prefix.network, last) if bits == 32 else (prefix.network,)
+        entries += [_PrefixEntry(bits, Prefix(at, bits), Entry(_MARTIAN)) for at in nobody]
     return entries

@@ -1,13 +1,14 @@
 """The slow path: all that the leaf answers, asks and learns.
 
-The engine forwards; what the router only names (ARP, RARP, ICMP, gleaning) comes here, behind a
+The engine forwards; what the router only names (ARP, ND, RARP, ICMP, gleaning) comes here, behind a
 token bucket per guest and one per VTEP, so that a guest that floods ARP starves neither forwarding
 nor other guests. This is a core without I/O: input with the time goes in (`handle`, `tick`),
 packets to be sent come out, `deadline` says when it wants to be woken. It alone changes bindings,
 and carries every change over into the router's FIB.
 
-Formats are parsed by dpkt, which on hostile input may raise anything: that is caught here and
-counted, and never ends more than the one packet.
+Both families go the same way: only the reading and building of messages differs, in `gateway.py`.
+What hostile input makes a parser raise is caught here and counted, and never ends more than the one
+packet.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from vswitch.service.policer import Policer
-from vswitch.wire import arp, ethernet, vxlan
-from vswitch.wire.arp import Message
+from vswitch.wire import arp, ethernet, ipv4, ipv6, nd, vxlan
 from vswitch.wire.ethernet import Mac
+from vswitch.wire.neighbour import Message
 from vswitch.wire.vxlan import VXLAN_LEN, Vni, Vtep
 
-from . import arp as arp_rules
-from . import icmp
+from . import gateway, icmp
+from . import neighbour as rules
+from .advertise import Advertiser
 from .bindings import Binding, Bindings, News, Outcome
 from .conflict import Conflicts
 from .glean import Failed, Gleaner, Held, Key
@@ -41,6 +43,11 @@ EVENTS = {
     "icmp_silent": "packets about which no ICMP may be or could be sent",
     "arp_answers": "ARP answers sent",
     "arp_questions": "ARP questions sent, to glean and to confirm",
+    "nd_answers": "neighbour advertisements sent",
+    "nd_questions": "neighbour solicitations sent, to glean and to confirm",
+    "router_advertisements": "router advertisements sent",
+    "router_malformed": "router solicitations that are not sound",
+    "router_rogue": "router advertisements and redirects of guests, which end here",
     "released": "held packets that went on",
 }
 
@@ -68,6 +75,15 @@ class Limits(NamedTuple):
     that one that scans takes a seventh of the table."""
 
 
+def _destination(packet: memoryview | bytes) -> bytes:
+    """Return the IP destination of a sound packet."""
+    if packet[VXLAN_LEN + 12] << 8 | packet[VXLAN_LEN + 13] == ethernet.IPV6:
+        at = VXLAN_LEN + ipv6.DESTINATION_AT
+        return bytes(packet[at : at + 16])
+    at = VXLAN_LEN + ipv4.DESTINATION_AT
+    return bytes(packet[at : at + 4])
+
+
 def _guest(source: Vtep, packet: memoryview | bytes) -> tuple[Vtep, bytes]:
     """Name the guest that sent a packet: its MAC behind its VTEP."""
     return source, bytes(packet[VXLAN_LEN + 6 : VXLAN_LEN + 12])
@@ -87,7 +103,8 @@ class SlowPath:
         """`on_failure` is told of what a packet made us raise, before that is counted."""
         self.bindings = bindings
         self.gleaner = Gleaner(limits.gleans)
-        self.arp_counts = dict.fromkeys(arp_rules.Reason, 0)
+        self.arp_counts = dict.fromkeys(rules.Reason, 0)
+        self.nd_counts = dict.fromkeys(rules.Reason, 0)
         self.binding_counts = dict.fromkeys(Outcome, 0)
         self.glean_counts = dict.fromkeys(GleanOutcome, 0)
         self.events = dict.fromkeys(EVENTS, 0)
@@ -100,6 +117,7 @@ class SlowPath:
         self._guest_gleans = Policer(limits.guest_gleans, limits.guest_gleans)
         self._on_failure = on_failure
         self._conflicts = Conflicts()
+        self._advertiser = Advertiser()
 
     # -- packets -------------------------------------------------------------------------------
 
@@ -127,7 +145,10 @@ class SlowPath:
         match verdict.reason:
             case Reason.ARP:
                 assert verdict.segment is not None
-                return self._on_arp(verdict.segment, source, packet, now)
+                return self._on_neighbour(self.arp_counts, verdict.segment, source, packet, now)
+            case Reason.ND:
+                assert verdict.segment is not None
+                return self._on_nd(verdict.segment, source, packet, now)
             case Reason.RARP:
                 assert verdict.segment is not None
                 return self._on_rarp(verdict.segment, source, packet, now)
@@ -137,12 +158,32 @@ class SlowPath:
                 return self._glean(verdict, source, packet, now)
         return []
 
-    def _on_arp(
+    def _on_nd(
         self, segment: Segment, source: Vtep, packet: memoryview | bytes, now: float
     ) -> list[Send]:
         frame = packet[VXLAN_LEN:]
-        message = arp.parse(frame)
-        verdict = arp_rules.decide(
+        kind = nd.kind_of(frame)
+        if kind in (nd.SOLICITATION, nd.ADVERTISEMENT):
+            return self._on_neighbour(self.nd_counts, segment, source, packet, now)
+        if kind != nd.ROUTER_SOLICITATION:
+            self.events["router_rogue"] += 1
+            return []
+        if not nd.is_sound_router_solicitation(frame):
+            self.events["router_malformed"] += 1
+            return []
+        return self._advertise_to(segment, source, Mac(bytes(frame[6:12])))
+
+    def _on_neighbour(
+        self,
+        counts: dict[rules.Reason, int],
+        segment: Segment,
+        source: Vtep,
+        packet: memoryview | bytes,
+        now: float,
+    ) -> list[Send]:
+        frame = packet[VXLAN_LEN:]
+        message = gateway.read(frame)
+        verdict = rules.decide(
             segment,
             source,
             Mac(bytes(frame[:6])),
@@ -150,15 +191,16 @@ class SlowPath:
             message,
             lambda address: self.bindings.get(segment.vni, address),
         )
-        self.arp_counts[verdict.reason] += 1
-        if message is None or verdict.reason not in arp_rules.BELIEVED:
+        counts[verdict.reason] += 1
+        if message is None or verdict.reason not in rules.BELIEVED:
             return []
         sends = self._learn_sender(segment, source, message, now)
-        if verdict.reason in arp_rules.ANSWERED:
-            sends.append(self._answer(segment, source, message))
-        elif verdict.reason is arp_rules.Reason.UNKNOWN:
+        if verdict.reason in rules.ANSWERED:
+            answer = gateway.answer(segment, segment.vteps[source], message, verdict.reason)
+            sends.append(self._say_to(segment, source, message.target_ip, "answers", answer))
+        elif verdict.reason is rules.Reason.UNKNOWN:
             sends += self._want((segment.vni, message.target_ip), source, packet, None, now)
-        elif verdict.reason is arp_rules.Reason.CONFLICT and verdict.bound is not None:
+        elif verdict.reason is rules.Reason.CONFLICT and verdict.bound is not None:
             self._conflicts.wait(segment.vni, message.target_ip, source, message.sender_mac, now)
             self.bindings.probe_now(verdict.bound, now)
         return sends
@@ -168,7 +210,7 @@ class SlowPath:
     ) -> list[Send]:
         """A believed sender is where it speaks from; so are all other addresses of its MAC."""
         mac, address = message.sender_mac, message.sender_ip
-        if address == bytes(4):
+        if not any(address):
             self._apply(self.bindings.arrived(segment.vni, mac, source, now))
             return []
         return self.learn(segment, address, mac, source, now)
@@ -182,13 +224,23 @@ class SlowPath:
             self.events["rarp_malformed"] += 1
             return []
         self._apply(self.bindings.arrived(segment.vni, message.sender_mac, source, now))
-        return []
+        # It has just become active: it need not wait for the next periodic advertisement.
+        return self._advertise_to(segment, source, message.sender_mac)
 
-    def _answer(self, segment: Segment, source: Vtep, message: Message) -> Send:
-        shared_mac = segment.vteps[source].shared_mac
-        self.events["arp_answers"] += 1
-        frame = arp.reply(shared_mac, message.target_ip, message.sender_mac, message.sender_ip)
-        return Send(source, vxlan.header(segment.vni) + frame)
+    def _advertise_to(self, segment: Segment, vtep: Vtep, guest: Mac | None) -> list[Send]:
+        """Advertise the gateway to the guests behind a VTEP, or to one of them."""
+        if segment.advertised is None:
+            return []
+        self.events["router_advertisements"] += 1
+        frame = gateway.advertisement(segment, segment.vteps[vtep], guest)
+        return [Send(vtep, vxlan.header(segment.vni) + frame)]
+
+    def _say_to(
+        self, segment: Segment, vtep: Vtep, address: bytes, what: str, frame: bytes
+    ) -> Send:
+        """Send an ARP or ND message about `address`, and count it."""
+        self.events[f"{'arp' if len(address) == 4 else 'nd'}_{what}"] += 1
+        return Send(vtep, vxlan.header(segment.vni) + frame)
 
     def _say(
         self, reason: Reason, source: Vtep, packet: memoryview | bytes, now: float
@@ -220,8 +272,7 @@ class SlowPath:
         self, verdict: Verdict, source: Vtep, packet: memoryview | bytes, now: float
     ) -> list[Send]:
         assert verdict.segment is not None
-        at = VXLAN_LEN + ethernet.HEADER_LEN + 16
-        address = verdict.ask or bytes(packet[at : at + 4])
+        address = verdict.ask or _destination(packet)
         held = Held(source, bytes(packet))
         sends = self._want((verdict.segment.vni, address), source, packet, held, now)
         if self.gleaner.is_negative((verdict.segment.vni, address), now):
@@ -241,15 +292,18 @@ class SlowPath:
 
     def _ask_segment(self, key: Key) -> list[Send]:
         """Ask for an address at every vswitch of its segment."""
-        segment = self._segments.get(key[0])
-        gateway = segment.gateway_for(key[1]) if segment else None
-        if segment is None or gateway is None:
+        vni, address = key
+        segment = self._segments.get(vni)
+        if segment is None:
             return []  # The topology has changed meanwhile.
-        header = vxlan.header(segment.vni)
-        self.events["arp_questions"] += len(segment.vteps)
-        return [
-            Send(vtep, header + arp.request(group.shared_mac, gateway.address, key[1]))
+        asked = [
+            (vtep, gateway.question(segment, group, address))
             for vtep, group in segment.vteps.items()
+        ]
+        return [
+            self._say_to(segment, vtep, address, "questions", frame)
+            for vtep, frame in asked
+            if frame is not None
         ]
 
     def _give_up(self, failed: Failed, now: float) -> list[Send]:
@@ -300,9 +354,8 @@ class SlowPath:
             sends += self._release(held, now)
         prober = self._conflicts.owner_is_alive(segment.vni, address, now)
         if prober is not None and prober.mac != mac and prober.vtep in segment.vteps:
-            self.events["arp_answers"] += 1
-            frame = arp.reply(segment.vteps[prober.vtep].shared_mac, address, prober.mac, bytes(4))
-            sends.append(Send(prober.vtep, vxlan.header(segment.vni) + frame))
+            frame = gateway.in_use(segment.vteps[prober.vtep], address, prober.mac)
+            sends.append(self._say_to(segment, prober.vtep, address, "answers", frame))
         return sends
 
     def withdraw(self, segment: Segment, mac: Mac, vtep: Vtep, sequence: int | None = None) -> News:
@@ -317,6 +370,13 @@ class SlowPath:
         self.binding_counts[news.outcome] += 1
         for binding in news.changed:
             self._router.bind(self._segments[binding.segment], binding)
+
+    def advertise(self, now: float) -> None:
+        """Advertise the gateways of the segments that there are now. Called after each change of
+        the topology, with the time, which a change does not need otherwise."""
+        self._advertiser.set_segments(
+            [vni for vni, segment in self._segments.items() if segment.advertised], now
+        )
 
     def replace_topology(self, topology: Topology) -> list[Binding]:
         """Serve a new topology; keep the bindings that have a place in it, return the others."""
@@ -361,14 +421,15 @@ class SlowPath:
             self._router.unbind(self._segments[binding.segment], binding.address)
         for binding in due.probe:
             segment = self._segments[binding.segment]
-            gateway = segment.gateway_for(binding.address)
-            if gateway is not None:
-                shared_mac = segment.vteps[binding.vtep].shared_mac
-                question = arp.request(
-                    shared_mac, gateway.address, binding.address, destination=binding.mac
+            group = segment.vteps[binding.vtep]
+            frame = gateway.question(segment, group, binding.address, binding.mac)
+            if frame is not None:
+                sends.append(
+                    self._say_to(segment, binding.vtep, binding.address, "questions", frame)
                 )
-                self.events["arp_questions"] += 1
-                sends.append(Send(binding.vtep, vxlan.header(segment.vni) + question))
+        for vni in self._advertiser.due(now):
+            for vtep in self._segments[vni].vteps:
+                sends += self._advertise_to(self._segments[vni], vtep, None)
         asking = self.gleaner.due(now)
         for key in asking.ask:
             sends += self._ask_segment(key)
@@ -378,5 +439,9 @@ class SlowPath:
 
     def deadline(self) -> float | None:
         """Say when `tick` wants to be called next."""
-        times = (self.bindings.deadline(), self.gleaner.deadline())
+        times = (
+            self.bindings.deadline(),
+            self.gleaner.deadline(),
+            self._advertiser.deadline(),
+        )
         return min((t for t in times if t is not None), default=None)

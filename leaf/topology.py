@@ -8,10 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from vswitch.wire import ipv6
 from vswitch.wire.ethernet import Mac
+from vswitch.wire.nd import Advertisement
 from vswitch.wire.vxlan import Vni, Vtep
 
 from .fib import Prefix
+
+LINK_LOCAL = Prefix(0xFE80 << 112, 64)
+"""RFC 4291 section 2.5.6."""
 
 
 class Group(NamedTuple):
@@ -29,16 +34,20 @@ class Gateway(NamedTuple):
 
     def covers(self, address: bytes) -> bool:
         """Say whether `address` is in the subnet, as a host's address or not."""
+        if len(address) != len(self.address):
+            return False
         host_bits = len(self.address) * 8 - self.prefix.length
         return int.from_bytes(address, "big") >> host_bits == self.prefix.network >> host_bits
 
     def serves(self, address: bytes) -> bool:
-        """Say whether a guest may have `address`: in the subnet, not its first or last (IPv4)."""
+        """Say whether a guest may have `address`: in the subnet, but not one of the addresses that
+        are no host's."""
         host_bits = len(self.address) * 8 - self.prefix.length
         offset = int.from_bytes(address, "big") - self.prefix.network
-        if len(address) == 4 and host_bits > 1:  # A /31 has no broadcast address (RFC 3021).
-            return 0 < offset < (1 << host_bits) - 1
-        return 0 <= offset < 1 << host_bits
+        if host_bits <= 1:  # A /31 or /127 has two hosts (RFC 3021, RFC 6164).
+            return 0 <= offset < 1 << host_bits
+        # The first is the network or the routers (RFC 4291 section 2.6.1), the last of IPv4 all.
+        return 0 < offset < (1 << host_bits) - (len(address) == 4)
 
 
 @dataclass(slots=True, eq=False)
@@ -53,22 +62,36 @@ class Segment:
     """The vswitches that this segment is on, and the group of each."""
     hop_neutral: bool = False
     multicast: Literal["drop", "replicate"] = "drop"
+    advertised: Advertisement | None = None
+    """What router advertisements say; None sends none."""
     shared_macs: frozenset[Mac] = frozenset()
     """Of all its groups; worked out here."""
+    link_locals: tuple[Gateway, ...] = ()
+    """Where there is IPv6: the gateway's link-local address for each shared MAC; worked out here.
+    It is the same on every leaf, so that a guest's default route survives its move."""
 
     def __post_init__(self) -> None:
         self.shared_macs = frozenset(group.shared_mac for group in self.vteps.values())
+        if self.has_ipv6:
+            self.link_locals = tuple(
+                Gateway(ipv6.link_local(mac), LINK_LOCAL) for mac in sorted(self.shared_macs)
+            )
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Say whether guests have IPv6 here."""
+        return any(len(gateway.address) == 16 for gateway in self.gateways)
 
     def gateway_for(self, address: bytes) -> Gateway | None:
         """Return the gateway whose subnet holds `address`, or None."""
-        for gateway in self.gateways:
+        for gateway in (*self.gateways, *self.link_locals):
             if len(gateway.address) == len(address) and gateway.serves(address):
                 return gateway
         return None
 
     def is_gateway(self, address: bytes) -> bool:
         """Say whether `address` is one of our own here."""
-        return any(gateway.address == address for gateway in self.gateways)
+        return any(one.address == address for one in (*self.gateways, *self.link_locals))
 
 
 class Route(NamedTuple):
@@ -77,6 +100,8 @@ class Route(NamedTuple):
     prefix: Prefix
     via: bytes | None = None
     vtep: Vtep | None = None
+    bits: int = 32
+    """Length of an address of its family."""
 
 
 @dataclass(slots=True, eq=False)

@@ -1,6 +1,6 @@
 """`trace`: ask a live leaf what it would do with a packet, and why. Nothing is sent or learnt.
 
-Where the router's verdict is "to the ARP rules", the rules are asked too.
+Where the router's verdict is "to the ARP or ND rules", the rules are asked too.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from pydantic import Field
 from vswitch.service.question import FrameQuestion
 from vswitch.service.settings import VtepField
 from vswitch.service.steps import explain
-from vswitch.wire import arp, ethernet, vxlan
+from vswitch.wire import ethernet, vxlan
 from vswitch.wire.ethernet import Mac
 
-from . import arp as arp_rules
+from . import gateway
+from . import neighbour as rules
 from .bindings import Bindings
 from .router import STEPS, Reason, Router
 
@@ -38,18 +39,18 @@ def trace(router: Router, bindings: Bindings, ask: TraceRequest) -> dict[str, An
         told["destination_mac"] = ethernet.format_mac(verdict.header[8:14])
         told["source_mac"] = ethernet.format_mac(verdict.header[14:20])
     segment = verdict.segment
-    if verdict.reason is Reason.ARP and segment is not None:
-        rule = arp_rules.decide(
+    if verdict.reason in (Reason.ARP, Reason.ND) and segment is not None:
+        rule = rules.decide(
             segment,
             ask.vtep,
             Mac(frame[:6]),
             Mac(frame[6:12]),
-            arp.parse(frame),
+            gateway.read(frame),
             lambda address: bindings.get(segment.vni, address),
         )
-        steps += explain(arp_rules.STEPS, rule.reason)
-        told["arp"] = rule.reason
-        answered = rule.reason in arp_rules.ANSWERED
+        steps += explain(rules.STEPS, rule.reason)
+        told[verdict.reason.value] = rule.reason
+        answered = rule.reason in rules.ANSWERED
         shared = segment.vteps[ask.vtep].shared_mac
         told["answer"] = ethernet.format_mac(shared) if answered else None
     return {"frame": frame.hex(), "steps": steps, "verdict": told}

@@ -8,7 +8,7 @@ Frames of one flow that follow each other are decided on once. Of each it change
 bytes of the destination, and writes the VXLAN header into the eight bytes of headroom before it.
 
 With several leaves a flow keeps to one of them, by the hash that also chooses its source port.
-ARP goes to every leaf, since each must know the bindings; so do announcements.
+ARP and ND go to every leaf, since each must know the bindings; so do announcements.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .phy.tunnel import Inbox, Train, Tunnel
 from .service.log import Log
 from .service.policer import TokenBucket
 from .switch import Miss, Reason, Switch, Verdict
-from .wire import arp, ethernet, flows, vxlan
+from .wire import arp, ethernet, flows, nd, vxlan
 from .wire.ethernet import Buffer, Mac
 from .wire.vxlan import VXLAN_LEN, Vni, Vtep
 
@@ -207,7 +207,7 @@ class Engine:
 
     def _send_up(self, frame: Buffer, packet: Buffer, header: Buffer) -> None:
         flow = vxlan.flow_hash(frame)
-        if frame[12] == 0x08 and frame[13] == 0x06:
+        if frame[12] == 0x08 and frame[13] == 0x06 or nd.kind_of(frame) is not None:
             for leaf in self._leaves:
                 if not self.tunnel.send(leaf, flow, packet, header):
                     self.events["uplink_failed"] += 1
@@ -332,8 +332,9 @@ class Engine:
             (mac,) = attachment.macs
             frames += [
                 arp.announcement(mac, address)
-                for address in sorted(attachment.addresses)
                 if len(address) == 4
+                else nd.announcement(mac, address)
+                for address in sorted(attachment.addresses)
             ]
         header = vxlan.header(attachment.segment)
         for frame in frames:

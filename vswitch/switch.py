@@ -32,7 +32,7 @@ from .attachment import Attachment, State
 from .fdb import Fdb
 from .phy.port import PortId
 from .service.steps import Step
-from .wire import arp, ethernet, ipv4
+from .wire import arp, ethernet, ipv4, ipv6, nd
 from .wire.ethernet import HEADER, HEADER_LEN, Buffer, Mac
 from .wire.vxlan import Vni, Vtep
 
@@ -60,6 +60,8 @@ class Reason(StrEnum):
     """The IP source is not among the attachment's addresses."""
     SPOOFED_ARP = "spoofed_arp"
     """The sender inside ARP or RARP is not the attachment's."""
+    SPOOFED_ND = "spoofed_nd"
+    """What neighbour discovery claims is not the attachment's, or is a router's to say."""
     LINK_LOCAL_GROUP = "link_local_group"
     """To 01:80:c2:00:00:0x, which a bridge keeps to itself."""
     ACTIVATION = "activation"
@@ -119,7 +121,10 @@ STEPS: Final = (
     Step("does the guest run here", (Reason.NOT_ACTIVE, Reason.ACTIVATION)),
     Step("is the source MAC the guest's", (Reason.SPOOFED_MAC,)),
     Step("is the frame untagged", (Reason.TAGGED,)),
-    Step("are the addresses inside the guest's", (Reason.SPOOFED_ADDRESS, Reason.SPOOFED_ARP)),
+    Step(
+        "are the addresses inside the guest's",
+        (Reason.SPOOFED_ADDRESS, Reason.SPOOFED_ARP, Reason.SPOOFED_ND),
+    ),
     Step("may a bridge forward to this group", (Reason.LINK_LOCAL_GROUP,)),
     Step("is the destination a group", (Reason.GROUP,)),
     Step("is the destination the shared MAC", (Reason.GATEWAY,)),
@@ -158,6 +163,7 @@ _SPOOFED_MAC = _drop(Reason.SPOOFED_MAC)
 _TAGGED = _drop(Reason.TAGGED)
 _SPOOFED_ADDRESS = _drop(Reason.SPOOFED_ADDRESS)
 _SPOOFED_ARP = _drop(Reason.SPOOFED_ARP)
+_SPOOFED_ND = _drop(Reason.SPOOFED_ND)
 _LINK_LOCAL_GROUP = _drop(Reason.LINK_LOCAL_GROUP)
 _ACTIVATION = _drop(Reason.ACTIVATION)
 _SAME_PORT = _drop(Reason.SAME_PORT)
@@ -175,10 +181,6 @@ _UPLINK_MISS = _drop(Reason.UPLINK_MISS)
 
 _ROUTABLE = (ethernet.IPV4, ethernet.IPV6, ethernet.ARP)
 _TAGS = (ethernet.VLAN, ethernet.PROVIDER_VLAN)
-_IPV6_MIN_FRAME_LEN = HEADER_LEN + 40
-_IPV6_SOURCE_AT = HEADER_LEN + 8
-_IPV6_LINK_LOCAL = b"\xfe\x80"
-_IPV6_UNSPECIFIED = bytes(16)
 
 
 @dataclass(slots=True)
@@ -209,9 +211,30 @@ class _Port:
         v6 = {a for a in attachment.addresses if len(a) == 16}
         # An empty set: this family is not held to any address.
         self.ipv4 = frozenset(v4 | {ipv4.UNSPECIFIED}) if v4 else frozenset()
-        self.ipv6 = frozenset(v6 | {_IPV6_UNSPECIFIED}) if v6 else frozenset()
+        self.ipv6 = frozenset(v6 | {ipv6.UNSPECIFIED}) if v6 else frozenset()
         self.group: Verdict | None = None
         self.flooded: Verdict | None = None
+
+
+def _may_use(port: _Port, address: bytes) -> bool:
+    """Say whether a guest may call an IPv6 address its own. Link-local ones it makes itself."""
+    return not port.ipv6 or address in port.ipv6 or ipv6.is_link_local(address)
+
+
+def _hides_nd(frame: Buffer) -> bool:
+    """Say whether neighbour discovery stands behind extension headers, or may."""
+    if frame[ipv6.NEXT_HEADER_AT] not in ipv6.EXTENSIONS:
+        return False
+    packet = frame[HEADER_LEN:]
+    if not ipv6.is_sound(packet):
+        return True
+    found = ipv6.upper_layer(packet)
+    if found is None:
+        return False  # A later fragment: without the first, which comes here too, it says nothing.
+    protocol, at = found
+    if protocol != ipv6.ICMP or at >= len(packet):
+        return False
+    return nd.ROUTER_SOLICITATION <= packet[at] <= nd.REDIRECT
 
 
 class Switch:
@@ -288,11 +311,11 @@ class Switch:
             source = frame[ipv4.SOURCE_AT : ipv4.SOURCE_AT + 4]
             return _SPOOFED_ADDRESS if port.ipv4 and bytes(source) not in port.ipv4 else None
         if ethertype == ethernet.IPV6:
-            if len(frame) < _IPV6_MIN_FRAME_LEN:
+            if len(frame) < ipv6.MIN_FRAME_LEN:
                 return _RUNT
-            source = bytes(frame[_IPV6_SOURCE_AT : _IPV6_SOURCE_AT + 16])
-            listed = not port.ipv6 or source in port.ipv6 or source[:2] == _IPV6_LINK_LOCAL
-            return None if listed else _SPOOFED_ADDRESS
+            if not _may_use(port, bytes(frame[ipv6.SOURCE_AT : ipv6.DESTINATION_AT])):
+                return _SPOOFED_ADDRESS
+            return self._forged_nd(port, frame)
         if ethertype in (ethernet.ARP, ethernet.RARP):
             if len(frame) < arp.MIN_FRAME_LEN:
                 return _RUNT
@@ -300,6 +323,25 @@ class Switch:
                 return _SPOOFED_ARP
             sender = bytes(frame[arp.SENDER_IP_AT : arp.SENDER_IP_AT + 4])
             return _SPOOFED_ARP if port.ipv4 and sender not in port.ipv4 else None
+        return None
+
+    @staticmethod
+    def _forged_nd(port: _Port, frame: Buffer) -> Verdict | None:
+        """Hold neighbour discovery to the attachment. A guest is no router (RFC 6105), and hides no
+        message behind extension headers (RFC 6980, RFC 7113)."""
+        kind = nd.kind_of(frame)
+        if kind is None:
+            return _SPOOFED_ND if _hides_nd(frame) else None
+        if kind == nd.ROUTER_SOLICITATION:
+            return None
+        claimed = nd.claims(frame)
+        if claimed is None:
+            return _SPOOFED_ND
+        target, mac = claimed
+        if mac is not None and mac not in port.macs:
+            return _SPOOFED_ND
+        if kind == nd.ADVERTISEMENT and not _may_use(port, target):
+            return _SPOOFED_ND
         return None
 
     def _miss(self, port: _Port, ingress: PortId, ethertype: int) -> Verdict:

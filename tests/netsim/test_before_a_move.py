@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from leaf.arp import Reason as ArpReason
+from leaf.neighbour import Reason as ArpReason
 from leaf.router import Reason as LeafReason
 from tests.frames import SHARED_MAC, v4
 from tests.netsim.scenario import Rack, knows

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from leaf.arp import Reason as ArpReason
+from leaf.neighbour import Reason as ArpReason
 from leaf.router import Reason as LeafReason
 from tests.frames import OTHER_SHARED_MAC, SHARED_MAC
 from tests.netsim.scenario import Rack, knows

@@ -1,6 +1,6 @@
 """What the leaf says by ARP, byte for byte as scapy reads it, and what it learns from a message.
 
-Who is answered is the subject of `test_arp_rules.py`; here the whole slow path is asked, so that
+Who is answered is the subject of `test_rules.py`; here the whole slow path is asked, so that
 what leaves is seen: to which vswitch, in which VNI, from which MAC. A duplicate address is only
 reported after its owner has proved to be alive.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from scapy.layers.l2 import ARP, Ether
 
-from leaf.arp import Reason
+from leaf.neighbour import Reason
 from leaf.bindings import State, Timers
 from leaf.slowpath import Send
 from tests.frames import BROADCAST, OTHER_SHARED_MAC, SHARED_MAC, arp, mac, rarp, v4, vxlan

@@ -137,7 +137,7 @@ def test_the_search_sees_the_modules_that_the_rules_are_about() -> None:
             id="for_types_only",
         ),
         pytest.param("vswitch.engine", "import dpkt", id="dpkt_in_the_engine"),
-        pytest.param("leaf.arp", "from dpkt.arp import ARP", id="dpkt_in_the_leaf"),
+        pytest.param("leaf.neighbour", "from dpkt.arp import ARP", id="dpkt_in_the_leaf"),
         pytest.param("tools.demo", "import dpkt", id="dpkt_in_a_tool"),
     ],
 )

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from scapy.layers.inet import IP
 from scapy.layers.l2 import Ether
 
-from leaf import arp as arp_rules
+from leaf import neighbour as rules
 from leaf.router import STEPS
 from leaf.trace import TraceRequest, trace
 from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, arp, rarp
@@ -98,7 +98,7 @@ def test_arp_goes_on_through_the_arp_rules(world: World) -> None:
     assert verdict["answer"] == SHARED_MAC.hex(":")
     assert [step["step"] for step in told["steps"]] == [
         *(step.question for step in STEPS[:7]),
-        *(step.question for step in arp_rules.STEPS),
+        *(step.question for step in rules.STEPS),
     ]
 
 

@@ -1,20 +1,20 @@
 """ARP and RARP over Ethernet for IPv4 (RFC 826, RFC 903, RFC 5227).
 
-On the slow path a message is a small record, read and written by dpkt. The spoof guard of the
-forwarding path needs only the two sender fields and takes them from the frame at fixed offsets.
+On the slow path a message is the record of `neighbour`, read and written by dpkt. The spoof guard
+of the forwarding path needs only the two sender fields and takes them from the frame at fixed
+offsets.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import dpkt
 
-from . import ethernet
+from . import ethernet, neighbour
 from .ethernet import HEADER_LEN, Buffer, Mac
 
-REQUEST = 1
-REPLY = 2
+Message = neighbour.Message
+REQUEST = neighbour.REQUEST
+REPLY = neighbour.REPLY
 REVERSE_REQUEST = 3
 """RFC 903: what QEMU broadcasts for a guest that has arrived (with both addresses zero)."""
 MESSAGE_LEN = 28
@@ -25,26 +25,6 @@ SENDER_MAC_AT = HEADER_LEN + 8
 SENDER_IP_AT = HEADER_LEN + 14
 FIXED_PART = b"\x00\x01\x08\x00\x06\x04"
 """Hardware Ethernet, protocol IPv4, lengths 6 and 4: the only kind that we take."""
-
-
-class Message(NamedTuple):
-    """One ARP or RARP message."""
-
-    op: int
-    sender_mac: Mac
-    sender_ip: bytes
-    target_mac: Mac
-    target_ip: bytes
-
-    @property
-    def is_probe(self) -> bool:
-        """RFC 5227 section 1.1: a request whose sender address is all zero."""
-        return self.op == REQUEST and self.sender_ip == bytes(4)
-
-    @property
-    def is_gratuitous(self) -> bool:
-        """An announcement (RFC 5227 section 3) or a gratuitous reply: sender is target."""
-        return self.sender_ip == self.target_ip and self.sender_ip != bytes(4)
 
 
 def parse(frame: Buffer) -> Message | None:

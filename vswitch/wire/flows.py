@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from . import ethernet, ipv4
+from . import ethernet, ipv4, ipv6
 from .ethernet import HEADER_LEN, Mac
 from .vxlan import VXLAN_LEN
 
@@ -58,12 +58,17 @@ def _is_flow(heads: Bytes, length: int) -> bool:
     return False
 
 
-_HEAD_LEN = VXLAN_LEN + HEADER_LEN + ipv4.MIN_HEADER_LEN
-_OF_TRAIN = np.ones(_HEAD_LEN, dtype=np.bool_)
-"""Columns of a VXLAN packet by which it is forwarded: all of its headers up to the IPv4 addresses,
+_IPV4_HEAD_LEN = VXLAN_LEN + HEADER_LEN + ipv4.MIN_HEADER_LEN
+_IPV6_HEAD_LEN = VXLAN_LEN + HEADER_LEN + ipv6.MIN_HEADER_LEN
+_OF_IPV4 = np.ones(_IPV4_HEAD_LEN, dtype=np.bool_)
+"""Columns of a VXLAN packet by which it is forwarded: all of its headers up to the IP addresses,
 but for what is different in each packet: length, id and checksum."""
-_OF_TRAIN[VXLAN_LEN + 16 : VXLAN_LEN + 20] = False
-_OF_TRAIN[VXLAN_LEN + 24 : VXLAN_LEN + 26] = False
+_OF_IPV4[VXLAN_LEN + 16 : VXLAN_LEN + 20] = False
+_OF_IPV4[VXLAN_LEN + 24 : VXLAN_LEN + 26] = False
+_OF_IPV6 = np.ones(_IPV6_HEAD_LEN, dtype=np.bool_)
+_OF_IPV6[VXLAN_LEN + 18 : VXLAN_LEN + 20] = False
+_TYPE_AT = VXLAN_LEN + 12
+_IPV4_TYPE, _IPV6_TYPE = ethernet.IPV4.to_bytes(2, "big"), ethernet.IPV6.to_bytes(2, "big")
 
 
 def trains(slot: Bytes, length: int, size: int) -> list[tuple[int, int]]:
@@ -72,18 +77,44 @@ def trains(slot: Bytes, length: int, size: int) -> list[tuple[int, int]]:
     The kernel joins what has one *outer* flow; the inner flows may differ where a sender has put
     packets of one size into one send.
     """
-    rows = -(-length // size)
-    if size < _HEAD_LEN:
+    data = slot.data
+    kind = bytes(data[_TYPE_AT : _TYPE_AT + 2])
+    if kind == _IPV4_TYPE:
+        columns = _OF_IPV4
+    elif kind == _IPV6_TYPE:
+        columns = _OF_IPV6
+    else:  # What is not IP is not sent in trains.
+        columns = None
+    if columns is None or size < len(columns):
         return [(at, min(size, length - at)) for at in range(0, length, size)]
-    rest = length % size
-    if 0 < rest < _HEAD_LEN:  # Too short to have what it would be compared by.
-        return [*trains(slot, length - rest, size), (length - rest, rest)]
-    heads = slot[: rows * size].reshape(rows, size)[:, :_HEAD_LEN]
-    if not np.count_nonzero((heads != heads[0]) & _OF_TRAIN):
+    rows = -(-length // size)
+    if 0 < length % size < len(columns):  # Too short to have what it would be compared by.
+        rows -= 1
+        rest = [(rows * size, length - rows * size)]
+        return [*trains(slot, rows * size, size), *rest] if rows else rest
+    heads = slot[: rows * size].reshape(rows, size)[:, : len(columns)]
+    if not np.count_nonzero((heads != heads[0]) & columns):
         return [(0, length)]
-    differs = ((heads[1:] != heads[:-1]) & _OF_TRAIN).any(axis=1)
-    starts = [0, *(int(row + 1) * size for row in differs.nonzero()[0]), length]
-    return [(start, end - start) for start, end in pairwise(starts)]
+    # Several flows, which may be of both families: rare, and told apart one by one.
+    starts = [0]
+    of_last = _forwarded_by(data[:size])
+    for at in range(size, length, size):
+        of_this = _forwarded_by(data[at : at + size])
+        if of_this is None or of_this != of_last:
+            starts.append(at)
+        of_last = of_this
+    return [(start, end - start) for start, end in pairwise((*starts, length))]
+
+
+def _forwarded_by(packet: memoryview) -> bytes | None:
+    """Return the same columns of one packet; None for what is always by itself."""
+    kind = bytes(packet[_TYPE_AT : _TYPE_AT + 2])
+    if kind == _IPV4_TYPE:
+        ends, end = (VXLAN_LEN + 16, VXLAN_LEN + 20, VXLAN_LEN + 24), _IPV4_HEAD_LEN
+        return b"".join((packet[: ends[0]], packet[ends[1] : ends[2]], packet[ends[2] + 2 : end]))
+    if kind == _IPV6_TYPE:
+        return b"".join((packet[: VXLAN_LEN + 18], packet[VXLAN_LEN + 20 : _IPV6_HEAD_LEN]))
+    return None
 
 
 def address_to(packets: Bytes, header: bytes, mac: Mac | None) -> None:

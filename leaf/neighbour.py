@@ -1,13 +1,17 @@
-"""THE ARP rules of the leaf: what it answers, what it stays silent to, what it learns.
+"""THE rules for ARP and ND at the leaf: what it answers, what it stays silent to, what it learns.
+
+The two protocols ask the same questions, so there is one set of rules: a neighbour solicitation is
+a request, an advertisement a reply, one that nobody asked for an announcement, and DAD a probe.
 
 The leaf answers for hosts elsewhere with the shared MAC, so that guests send it what it must route.
 It stays silent where the vswitch has already delivered the question to its owner: an answer would
 draw the flow of two neighbours through the leaf. That silence also covers *unicast* questions: a
-guest whose cache names the shared MAC for a neighbour gets no confirmation, falls back to broadcast
-(RFC 1122 section 2.3.2.1), hears the true MAC, and leaves the hairpin by itself.
+guest whose cache names the shared MAC for a neighbour gets no confirmation, falls back to asking
+all (RFC 1122 section 2.3.2.1, RFC 4861 section 7.3.3), hears the true MAC, and leaves the hairpin
+by itself.
 
 `decide` is pure; it says what is to be done, and the slow path does it. A reply is never sent for a
-message whose sender cannot be right. Nothing of ARP is ever flooded into the fabric.
+message whose sender cannot be right. None of this is ever flooded into the fabric.
 """
 
 from __future__ import annotations
@@ -17,9 +21,9 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from vswitch.service.steps import Step
-from vswitch.wire import arp, ethernet
-from vswitch.wire.arp import Message
+from vswitch.wire import ethernet
 from vswitch.wire.ethernet import Mac
+from vswitch.wire.neighbour import REPLY, REQUEST, Message
 from vswitch.wire.vxlan import Vtep
 
 from .bindings import Binding
@@ -30,7 +34,7 @@ class Reason(StrEnum):
     """Why a message was answered or not. Closed: it names the counters, the tests and `trace`."""
 
     MALFORMED = "malformed"
-    """Not Ethernet/IPv4 ARP, or neither a request nor a reply."""
+    """Neither a sound question nor a sound answer of its protocol."""
     SENDER_MISMATCH = "sender_mismatch"
     """The sender MAC is not the frame's source, or is no station's."""
     CLAIMS_GATEWAY = "claims_gateway"
@@ -53,7 +57,8 @@ class Reason(StrEnum):
     """Target is behind the asker's vswitch, which has delivered the question: silence."""
     CONFLICT = "conflict"
     """A probe for an address that another MAC elsewhere has: the shared MAC, so that the duplicate
-    is detected (RFC 5227 section 2.1.1), once the owner has proved to be alive."""
+    is detected (RFC 5227 section 2.1.1, RFC 4862 section 5.4.4), once the owner has proved to be
+    alive."""
     HEALED = "healed"
     """A unicast question that was rewritten to the shared MAC, the asker's entry being stale after
     a move: the shared MAC, which heals the entry in one round trip."""
@@ -62,7 +67,7 @@ class Reason(StrEnum):
 
 
 STEPS: Final = (
-    Step("is it Ethernet/IPv4 ARP", (Reason.MALFORMED,)),
+    Step("is it a sound question or answer", (Reason.MALFORMED,)),
     Step("is the sender MAC the frame's source", (Reason.SENDER_MISMATCH,)),
     Step("does the sender claim to be the gateway", (Reason.CLAIMS_GATEWAY,)),
     Step("is the sender's address one of this segment", (Reason.SENDER_OUTSIDE,)),
@@ -104,18 +109,18 @@ def decide(
     lookup: Callable[[bytes], Binding | None],
 ) -> Verdict:
     """Decide on a message that came from `source`; `lookup` finds bindings of this segment."""
-    if message is None or message.op not in (arp.REQUEST, arp.REPLY):
+    if message is None or message.op not in (REQUEST, REPLY):
         return Verdict(Reason.MALFORMED)
     if message.sender_mac != frame_source or not ethernet.is_station(frame_source):
         return Verdict(Reason.SENDER_MISMATCH)
     if message.sender_mac in segment.shared_macs or segment.is_gateway(message.sender_ip):
         return Verdict(Reason.CLAIMS_GATEWAY)
-    has_sender = message.sender_ip != bytes(4)
+    has_sender = any(message.sender_ip)
     if has_sender and segment.gateway_for(message.sender_ip) is None:
         return Verdict(Reason.SENDER_OUTSIDE)
     if message.is_gratuitous:
         return Verdict(Reason.ANNOUNCED)
-    if message.op == arp.REPLY:
+    if message.op == REPLY:
         return Verdict(Reason.REPLY if has_sender else Reason.SENDER_OUTSIDE)
 
     if segment.is_gateway(message.target_ip):

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from leaf import arp as rules
-from leaf.arp import ANSWERED, BELIEVED, STEPS, Reason
+from leaf import neighbour as rules
+from leaf.neighbour import ANSWERED, BELIEVED, STEPS, Reason
 from tests.frames import BROADCAST, MULTICAST, OTHER_SHARED_MAC, SHARED_MAC, arp, mac, v4
 from tests.unit.leaf_world import (
     GUESTS,

@@ -1,0 +1,58 @@
+"""When router advertisements go to whole segments (RFC 4861 section 6.2.4).
+
+Three soon after a segment has come, then one in every interval. (A guest that asks, or has just
+become active, gets one of its own at once; that needs no memory and is not here.) RFC 4861 wants
+the interval random, so that routers do not fall into step; here each segment's differs by its VNI,
+which does the same and can be tested.
+
+No I/O; time is an argument.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from vswitch.wire.vxlan import Vni
+
+INITIAL, INITIAL_INTERVAL = 3, 16.0
+"""MAX_INITIAL_RTR_ADVERTISEMENTS, MAX_INITIAL_RTR_ADVERT_INTERVAL (RFC 4861 section 10)."""
+MIN_INTERVAL, MAX_INTERVAL = 200.0, 600.0
+"""MinRtrAdvInterval and MaxRtrAdvInterval: the defaults of RFC 4861 section 6.2.1."""
+
+
+class Advertiser:
+    """The segments that are advertised to, and when next."""
+
+    def __init__(self) -> None:
+        self._sent: dict[Vni, int] = {}
+        self._due: list[tuple[float, Vni]] = []
+
+    def set_segments(self, segments: Iterable[Vni], now: float) -> None:
+        """Advertise to these and no others; to new ones from now on."""
+        wanted = set(segments)
+        for vni in wanted - self._sent.keys():
+            self._sent[vni] = 0
+            heapq.heappush(self._due, (now, vni))
+        for vni in self._sent.keys() - wanted:
+            del self._sent[vni]
+        self._due = [(when, vni) for when, vni in self._due if vni in wanted]
+        heapq.heapify(self._due)
+
+    def due(self, now: float) -> list[Vni]:
+        """Return the segments to advertise to; call it at `deadline`."""
+        found = []
+        while self._due and self._due[0][0] <= now:
+            _, vni = heapq.heappop(self._due)
+            found.append(vni)
+            self._sent[vni] += 1
+            if self._sent[vni] < INITIAL:
+                wait = INITIAL_INTERVAL
+            else:
+                wait = MIN_INTERVAL + vni * 7919 % (MAX_INTERVAL - MIN_INTERVAL)
+            heapq.heappush(self._due, (now + wait, vni))
+        return found
+
+    def deadline(self) -> float | None:
+        """Say when `due` has something to do."""
+        return self._due[0][0] if self._due else None
