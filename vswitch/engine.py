@@ -207,7 +207,7 @@ class Engine:
 
     def _send_up(self, frame: Buffer, packet: Buffer, header: Buffer) -> None:
         flow = vxlan.flow_hash(frame)
-        if frame[12] == 0x08 and frame[13] == 0x06 or nd.kind_of(frame) is not None:
+        if (frame[12] == 0x08 and frame[13] == 0x06) or nd.kind_of(frame) is not None:
             for leaf in self._leaves:
                 if not self.tunnel.send(leaf, flow, packet, header):
                     self.events["uplink_failed"] += 1
