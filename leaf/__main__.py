@@ -37,7 +37,11 @@ def run(config: ConfigFile = Path("/etc/tapestry/leaf.toml")) -> None:
         tunnel = UdpTunnel(
             own.vtep, own.udp_port, own.source_ports, offload=offload, notice=log.get().warning
         )
-        return Daemon(config, loaded, tunnel)
+        try:
+            return Daemon(config, loaded, tunnel)
+        except BaseException:
+            tunnel.close()
+            raise
 
     cli.run_daemon(lambda: shell.operate(config, Config, make, api.make), TunnelError)
 
@@ -67,6 +71,7 @@ class Table(StrEnum):
 
     STATUS = "status"
     BINDINGS = "bindings"
+    LEASES = "leases"
     SEGMENTS = "segments"
     ROUTES = "routes"
     COUNTERS = "counters"

@@ -100,6 +100,23 @@ def make(daemon: Daemon) -> FastAPI:
                 break
         return rows
 
+    @app.get("/v1/leases")
+    async def leases(limit: int = Query(MAX_ROWS, ge=1, le=1_000_000)) -> list[dict[str, Any]]:
+        now = time.monotonic()
+        rows = []
+        for lease in islice(slowpath.leases.all(), limit):
+            segment = slowpath.segment(lease.segment)
+            rows.append(
+                {
+                    "segment": segment.name if segment else str(lease.segment),
+                    "address": str(ipaddress.ip_address(lease.address)),
+                    "mac": format_mac(lease.client.mac),
+                    "state": lease.state,
+                    "for_s": round(max(0.0, lease.expires - now), 1),
+                }
+            )
+        return rows
+
     @app.get("/v1/segments")
     async def segments() -> list[dict[str, Any]]:
         return [
@@ -111,6 +128,7 @@ def make(daemon: Daemon) -> FastAPI:
                 "vswitches": segment.vswitches or [v.name for v in daemon.config.vswitch],
                 "hop_neutral": segment.hop_neutral,
                 "multicast": segment.multicast,
+                "dhcp": segment.dhcp.mode,
             }
             for segment in daemon.config.segment
         ]
@@ -153,6 +171,7 @@ def make(daemon: Daemon) -> FastAPI:
             "packets": {reason.value: engine.counts[reason] for reason in Reason},
             "arp": {reason.value: count for reason, count in slowpath.arp_counts.items()},
             "nd": {reason.value: count for reason, count in slowpath.nd_counts.items()},
+            "dhcp": {reason.value: count for reason, count in slowpath.dhcp_counts.items()},
             "bindings": {name.value: n for name, n in slowpath.binding_counts.items()},
             "glean": {name.value: n for name, n in slowpath.glean_counts.items()},
             "events": {**slowpath.events, "send_failed": engine.send_failed},
@@ -201,6 +220,7 @@ def make(daemon: Daemon) -> FastAPI:
             ("packets", "Packets by the reason of their verdict.", engine.counts),
             ("arp", "ARP messages by the rule that applied.", slowpath.arp_counts),
             ("nd", "ND messages by the rule that applied.", slowpath.nd_counts),
+            ("dhcp", "DHCP messages by what became of them.", slowpath.dhcp_counts),
             ("binding_news", "News of bindings by outcome.", slowpath.binding_counts),
             ("glean", "Gleaning by outcome.", slowpath.glean_counts),
         )
@@ -214,6 +234,7 @@ def make(daemon: Daemon) -> FastAPI:
             value = engine.tunnel.faults[cause]
             yield Sample("counter", "leaf_tunnel_faults", said, {"cause": cause}, value)
         yield Sample("gauge", "leaf_bindings", "Bindings.", {}, len(slowpath.bindings))
+        yield Sample("gauge", "leaf_leases", "Addresses with a lease.", {}, len(slowpath.leases))
         said = "Log lines that could not be written."
         yield Sample("counter", "leaf_log_lines_lost", said, {}, log.stderr.lost)
 

@@ -8,12 +8,12 @@ configured before.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from vswitch.service.settings import (
     AddressField,
@@ -33,8 +33,9 @@ from vswitch.wire.nd import Advertisement, PrefixInfo
 from .bindings import MAX_BINDINGS
 from .fib import MAX_PREFIXES, Prefix
 from .gateway import HOP_LIMIT
+from .leases import Pool
 from .router import MARTIANS, MARTIANS6
-from .topology import Gateway, Group, Route, Segment, Topology, Vrf
+from .topology import Gateway, Group, Route, Segment, Service, Topology, Vrf
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -53,6 +54,8 @@ class Identity(Settings):
     source_ports: Literal[1, 2, 4, 8, 16, 32, 64] = 16
     offload: Literal["auto", "off"] = "auto"
     """auto: trains in the tunnel, where the kernel has them."""
+    state: Path = Path("/var/lib/tapestry/leaf.db")
+    """Where leases are kept; opened only where a segment gives out addresses."""
 
 
 class Api(Settings):
@@ -70,6 +73,8 @@ class LimitSettings(Settings):
     gleans_per_second: float = Field(500.0, gt=0)
     guest_punts_per_second: float = Field(200.0, gt=0)
     guest_gleans_per_second: float = Field(50.0, gt=0)
+    guest_dhcp_per_second: float = Field(10.0, gt=0)
+    dhcp_commits_per_second: float = Field(25.0, gt=0)
 
 
 class TimerSettings(Settings):
@@ -111,6 +116,63 @@ class VrfSettings(Settings):
     """The L3VNI, between leaves."""
 
 
+class AddressRange(NamedTuple):
+    """Addresses of one family, from the first to the last."""
+
+    first: ipaddress.IPv4Address | ipaddress.IPv6Address
+    last: ipaddress.IPv4Address | ipaddress.IPv6Address
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+def _to_range(value: Any) -> Any:
+    if isinstance(value, AddressRange):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("write a range as a string: '192.0.2.100-192.0.2.199'")
+    first, _, last = value.partition("-")
+    ends = ipaddress.ip_address(first.strip()), ipaddress.ip_address((last or first).strip())
+    if ends[0].version != ends[1].version or int(ends[0]) > int(ends[1]):
+        raise ValueError(f"{value!r} is no range: write the lower address first, as in 'A-B'")
+    return AddressRange(*ends)
+
+
+RangeField = Annotated[
+    AddressRange, BeforeValidator(_to_range), PlainSerializer(str, return_type=str)
+]
+MAX_POOL = 65_536
+"""Addresses in the pools of a segment; a lease of each takes some 40 MB."""
+
+
+class ReservationSettings(Settings):
+    """`[[segment.dhcp.reservation]]`: an address that is one guest's."""
+
+    mac: MacField
+    address: AddressField
+
+
+class DhcpRouteSettings(Settings):
+    """`[[segment.dhcp.route]]`: a route that guests are told."""
+
+    prefix: Network
+    via: AddressField | None = None
+    """The gateway by default."""
+
+
+class DhcpSettings(Settings):
+    """`[segment.dhcp]`"""
+
+    mode: Literal["respond", "off"] = "off"
+    pool: tuple[RangeField, ...] = Field((), max_length=16)
+    lease_time: int = Field(3600, ge=10, le=31_536_000, strict=True)
+    """Seconds, at most a year."""
+    domain: str | None = Field(None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$")
+    """As long as leaves room for the other options in a message that every client takes."""
+    route: tuple[DhcpRouteSettings, ...] = Field((), max_length=8)
+    reservation: tuple[ReservationSettings, ...] = Field((), max_length=MAX_POOL)
+
+
 class SegmentSettings(Settings):
     """`[[segment]]`"""
 
@@ -124,7 +186,7 @@ class SegmentSettings(Settings):
     hop_neutral: Flag = False
     multicast: Literal["drop", "replicate"] = "drop"
     mtu: int | None = Field(None, ge=1280, le=65535, strict=True)
-    """The guests' MTU, for router advertisements; none is said by default."""
+    """The guests' MTU, for router advertisements and DHCP; none is said by default."""
     router_advertisements: Flag = True
     """Advertise the IPv6 gateway and its subnets; without a gateway of IPv6 there is nothing to."""
     autonomous: Flag = True
@@ -132,7 +194,8 @@ class SegmentSettings(Settings):
     on_link: Flag = True
     """Guests ask for each other; with false they send everything to the gateway."""
     dns: tuple[AddressField, ...] = Field((), max_length=8)
-    """Name servers to advertise (RFC 8106); those of IPv6 are."""
+    """Name servers: those of IPv6 for router advertisements (RFC 8106), of IPv4 for DHCP."""
+    dhcp: DhcpSettings = DhcpSettings()
 
 
 class RouteSettings(Settings):
@@ -195,6 +258,7 @@ class Config(Settings):
             self._need("group", vswitch.group, f"vswitch {vswitch.name!r}")
         for segment in self.segment:
             self._check_segment(segment)
+            self._check_dhcp(segment)
         self._check_subnets()
         self._check_martians()
         reject_twice("route", [f"{route.vrf} {route.prefix}" for route in self.route])
@@ -249,6 +313,42 @@ class Config(Settings):
                 )
             if gateway.ip in _nobodys(network):
                 raise ValueError(f"{who}: {gateway.ip} is not a host address of {network}")
+
+    def _check_dhcp(self, segment: SegmentSettings) -> None:
+        who, dhcp = f"segment {segment.name!r}: dhcp", segment.dhcp
+        if dhcp.mode == "respond" and not dhcp.pool and not dhcp.reservation:
+            raise ValueError(f"{who}: `respond` needs a pool or a reservation")
+        for one in dhcp.pool:
+            _check_range(f"{who}: pool {one}:", one, segment.gateway)
+        for one, two in pairwise(sorted(dhcp.pool, key=lambda r: (r.first.version, int(r.first)))):
+            if one.first.version == two.first.version and int(two.first) <= int(one.last):
+                raise ValueError(f"{who}: pools {one} and {two} overlap")
+        size = sum(int(one.last) - int(one.first) + 1 for one in dhcp.pool)
+        if size > MAX_POOL:
+            raise ValueError(f"{who}: {size} addresses; a segment's pools hold {MAX_POOL}")
+        own = {group.shared_mac for group in self.group} | {router_mac(self.leaf)}
+        taken = [(one.mac.hex(":"), len(one.address)) for one in dhcp.reservation]
+        reject_twice(f"{who}: reservation of", (mac for mac, size in taken if size == 4))
+        reject_twice(f"{who}: reservation of", (mac for mac, size in taken if size == 16))
+        shown = [ipaddress.ip_address(one.address) for one in dhcp.reservation]
+        reject_twice(f"{who}: reservation of", map(str, shown))
+        bound = {b.address: b.mac for b in self.binding if b.segment == segment.name}
+        for entry, address in zip(dhcp.reservation, shown, strict=True):
+            name = f"{who}: reservation {address}:"
+            if entry.mac in own:
+                raise ValueError(f"{name} {entry.mac.hex(':')} is one of our own MACs")
+            if bound.get(entry.address, entry.mac) != entry.mac:
+                raise ValueError(f"{name} there is a binding of it with another MAC")
+            _check_guest_address(name, address, segment.gateway, "not in a subnet of the segment")
+        for route in dhcp.route:
+            if route.prefix.version != 4:
+                raise ValueError(f"{who}: route {route.prefix}: DHCP knows routes of IPv4 only")
+            if route.via is not None:
+                via = ipaddress.ip_address(route.via)
+                if not any(via in gateway.network for gateway in segment.gateway):
+                    raise ValueError(
+                        f"{who}: route {route.prefix}: {via} is not in a subnet of the segment"
+                    )
 
     def _check_subnets(self) -> None:
         for vrf in self.vrf:
@@ -347,6 +447,16 @@ def _check_guest_address(
         raise ValueError(f"{who} this is no host address of {gateway.network}")
 
 
+def _check_range(who: str, one: AddressRange, gateways: Sequence[Interface]) -> None:
+    """Raise ValueError where a range holds what cannot be a guest's."""
+    network = next((g.network for g in gateways if one.first in g.network), None)
+    if network is None or one.last not in network:
+        raise ValueError(f"{who} not in one subnet of the segment")
+    for end in one:
+        if end in _nobodys(network):
+            raise ValueError(f"{who} {end} is no host address of {network}")
+
+
 def _nobodys(network: Network) -> tuple[object, ...]:
     """Return the addresses of a subnet that are no host's: of IPv4 the first and the last, of IPv6
     the first, which is the routers' (RFC 4291 section 2.6.1)."""
@@ -391,6 +501,37 @@ def _advertised(entry: SegmentSettings) -> Advertisement | None:
     )
 
 
+def _pool(
+    entry: SegmentSettings, version: Literal[4, 6], bindings: Iterable[BindingSettings]
+) -> Pool:
+    """Return what a segment gives out of one family."""
+    size = 4 if version == 4 else 16
+    ranges = [one for one in entry.dhcp.pool if one.first.version == version]
+    return Pool(
+        size,
+        tuple((int(one.first), int(one.last)) for one in ranges),
+        {one.mac: one.address for one in entry.dhcp.reservation if len(one.address) == size},
+        frozenset(gateway.ip.packed for gateway in entry.gateway)
+        | {one.address for one in bindings if one.segment == entry.name},
+    )
+
+
+def _service(entry: SegmentSettings, bindings: Iterable[BindingSettings]) -> Service | None:
+    """Return what DHCP does on a segment."""
+    dhcp = entry.dhcp
+    if dhcp.mode == "off":
+        return None
+    routes = [(one.prefix.network_address.packed, one.prefix.prefixlen) for one in dhcp.route]
+    return Service(
+        _pool(entry, 4, bindings),
+        dhcp.lease_time,
+        tuple(address for address in entry.dns if len(address) == 4),
+        dhcp.domain,
+        entry.mtu,
+        tuple((*r, one.via) for r, one in zip(routes, dhcp.route, strict=True)),
+    )
+
+
 def topology(config: Config) -> Topology:
     """Build the topology that a checked configuration describes."""
     groups = {group.name: Group(group.name, group.shared_mac) for group in config.group}
@@ -410,6 +551,7 @@ def topology(config: Config) -> Topology:
             entry.hop_neutral,
             entry.multicast,
             _advertised(entry),
+            _service(entry, config.binding),
         )
         vrfs[entry.vrf].segments.append(segment)
     for route in config.route:
@@ -442,7 +584,7 @@ def plan(old: Config, new: Config) -> Plan:
     """Compute the difference between two configurations."""
     needs_restart = [
         f"leaf.{key.replace('_', '-')}"
-        for key in ("name", "vtep", "udp_port", "source_ports", "offload")
+        for key in ("name", "vtep", "udp_port", "source_ports", "offload", "state")
         if getattr(old.leaf, key) != getattr(new.leaf, key)
     ]
     needs_restart += [

@@ -16,6 +16,8 @@ from . import config as configuration
 from .bindings import State, Timers
 from .config import BindingSettings, Config, Plan
 from .engine import Engine
+from .leases import Leases
+from .leasestore import LeaseStore
 from .slowpath import Limits
 from .topology import Segment
 
@@ -34,6 +36,9 @@ class Daemon:
         self.started = time.monotonic()
         self.log = logging.get(daemon="leaf", name=config.leaf.name)
         limits, timers = config.limits, config.timers
+        self._leases = Leases()
+        self._store: LeaseStore | None = None
+        self._open_store(config)
         self.engine = Engine(
             configuration.topology(config),
             tunnel,
@@ -45,8 +50,11 @@ class Daemon:
                 limits.gleans_per_second,
                 limits.guest_punts_per_second,
                 limits.guest_gleans_per_second,
+                limits.guest_dhcp_per_second,
+                limits.dhcp_commits_per_second,
             ),
             max_bindings=limits.bindings,
+            leases=self._leases,
             on_failure=self._on_failure,
         )
         self.shell = Shell(self.engine, self.log)
@@ -58,6 +66,16 @@ class Daemon:
         self._learn_configured(self.config.binding)
         self.shell.watch(self._tunnel.fileno(), self.engine.pump_tunnel)
         return f"vtep {self.config.leaf.vtep}, {len(self.config.segment)} segments"
+
+    def _open_store(self, config: Config) -> None:
+        """Open the file of leases where one is needed. Raises StoreError."""
+        if self._store is not None or all(one.dhcp.mode != "respond" for one in config.segment):
+            return
+        store = LeaseStore(config.leaf.state, time.time)
+        now = time.monotonic()
+        self._leases.restore(store, store.read(now))
+        self._store = store
+        self.log.info("leases", file=str(config.leaf.state), known=len(self._leases))
 
     def _on_failure(self, error: Exception) -> None:
         self.shell.failed(error)
@@ -98,6 +116,7 @@ class Daemon:
         new = settings.load(self.path, Config)
         plan = configuration.plan(self.config, new)
         kept = self.config
+        self._open_store(new.model_copy(update={"leaf": kept.leaf}))
         identity = kept.leaf.model_copy(update={"router_mac": new.leaf.router_mac})
         self.config = new.model_copy(
             update={
@@ -145,5 +164,7 @@ class Daemon:
         return found is None or found.state is not State.CONFIGURED
 
     def close(self) -> None:
-        """Release the tunnel."""
+        """Release the tunnel and the leases."""
         self.engine.tunnel.close()
+        if self._store is not None:
+            self._store.close()

@@ -15,6 +15,7 @@ from vswitch.wire import vxlan
 from vswitch.wire.vxlan import VXLAN_LEN, Vtep
 
 from .bindings import Bindings, Timers
+from .leases import Leases
 from .rewrite import Rewriter
 from .router import Reason, Router, Verdict
 from .slowpath import Limits, Send, SlowPath
@@ -25,6 +26,7 @@ PUNTED = frozenset(
         Reason.ARP,
         Reason.ND,
         Reason.RARP,
+        Reason.DHCP,
         Reason.GATEWAY,
         Reason.EXPIRED,
         Reason.NO_ROUTE,
@@ -46,11 +48,12 @@ class Engine:
         timers: Timers,
         limits: Limits,
         max_bindings: int,
+        leases: Leases | None = None,
         on_failure: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self.router = Router(topology)
         bindings = Bindings(timers, max_bindings)
-        self.slowpath = SlowPath(topology, self.router, bindings, limits, on_failure)
+        self.slowpath = SlowPath(topology, self.router, bindings, limits, on_failure, leases)
         self.tunnel = tunnel
         self.counts = dict.fromkeys(Reason, 0)
         self.send_failed = 0

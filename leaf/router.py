@@ -24,7 +24,7 @@ from ipaddress import ip_network
 from typing import Final, NamedTuple
 
 from vswitch.service.steps import Step
-from vswitch.wire import ethernet, ipv4, ipv6, nd, vxlan
+from vswitch.wire import dhcp, ethernet, ipv4, ipv6, nd, vxlan
 from vswitch.wire.ethernet import Buffer, Mac
 from vswitch.wire.vxlan import VXLAN_LEN, Vni, Vtep
 
@@ -54,6 +54,8 @@ class Reason(StrEnum):
     """A guest says where it is."""
     ND = "nd"
     """Neighbour discovery: to the same rules as ARP, or answered by a router advertisement."""
+    DHCP = "dhcp"
+    """A guest's message to a DHCP server, where the segment has DHCP: to the DHCP rules."""
     MULTICAST_DROPPED = "multicast_dropped"
     """Any other group destination: it ends here."""
     MULTICAST_REPLICATED = "multicast_replicated"
@@ -93,6 +95,7 @@ STEPS: Final = (
     Step("is the frame long enough for its header", (Reason.RUNT,)),
     Step("is the source one station", (Reason.GROUP_SOURCE,)),
     Step("is it ARP, RARP or neighbour discovery", (Reason.ARP, Reason.RARP, Reason.ND)),
+    Step("is it for a DHCP server", (Reason.DHCP,)),
     Step("is the destination a group", (Reason.MULTICAST_DROPPED, Reason.MULTICAST_REPLICATED)),
     Step("is the destination a gateway MAC", (Reason.FOREIGN_MAC,)),
     Step("is it IP", (Reason.NOT_IP,)),
@@ -148,6 +151,7 @@ class _Domain:
 
     __slots__ = (
         "arp",
+        "dhcp",
         "fib",
         "fib6",
         "glean",
@@ -185,6 +189,9 @@ class _Domain:
         self.arp = Verdict(Reason.ARP, segment=segment) if segment else self.multicast
         self.rarp = Verdict(Reason.RARP, segment=segment) if segment else self.multicast
         has_ipv6 = segment is not None and segment.has_ipv6
+        # Where there is no DHCP its messages are like any others.
+        has_dhcp = segment is not None and segment.dhcp is not None
+        self.dhcp = Verdict(Reason.DHCP, segment=segment) if has_dhcp else None
         self.nd = Verdict(Reason.ND, segment=segment) if has_ipv6 else self.multicast
         self.glean = Verdict(Reason.GLEAN, segment=segment) if has_ipv6 else _MARTIAN
         for gateway in segment.link_locals if segment else ():
@@ -265,6 +272,8 @@ class Router:
             if ethertype == ethernet.IPV6 and nd.kind_of(packet[VXLAN_LEN:]) is not None:
                 return domain.nd
         if destination[0] & 1:
+            if domain.dhcp is not None and dhcp.is_for_server(packet[VXLAN_LEN:]):
+                return domain.dhcp
             return domain.multicast
         if not own:
             return _FOREIGN_MAC
@@ -275,7 +284,14 @@ class Router:
             if first in (0, 127) or first >= 224:
                 return _MARTIAN
             address = bytes(packet[_DESTINATION_AT : _DESTINATION_AT + 4])
-            return self._route(domain, domain.fib, source, address, packet[TTL_AT])
+            verdict = self._route(domain, domain.fib, source, address, packet[TTL_AT])
+            if (
+                verdict is _GATEWAY
+                and domain.dhcp is not None
+                and dhcp.is_for_server(packet[VXLAN_LEN:])
+            ):
+                return domain.dhcp
+            return verdict
         if ethertype == ethernet.IPV6:
             if not ipv6.is_sound(packet[IP_AT:]):
                 return _BAD_IP_HEADER

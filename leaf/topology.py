@@ -14,6 +14,7 @@ from vswitch.wire.nd import Advertisement
 from vswitch.wire.vxlan import Vni, Vtep
 
 from .fib import Prefix
+from .leases import Pool
 
 LINK_LOCAL = Prefix(0xFE80 << 112, 64)
 """RFC 4291 section 2.5.6."""
@@ -50,6 +51,20 @@ class Gateway(NamedTuple):
         return 0 < offset < (1 << host_bits) - (len(address) == 4)
 
 
+class Service(NamedTuple):
+    """What DHCP does on a segment."""
+
+    pool: Pool
+    """Of IPv4."""
+    lease_time: int
+    """Seconds."""
+    dns: tuple[bytes, ...] = ()
+    domain: str | None = None
+    mtu: int | None = None
+    routes: tuple[tuple[bytes, int, bytes | None], ...] = ()
+    """Network, prefix length and next hop; without one that is the gateway."""
+
+
 @dataclass(slots=True, eq=False)
 class Segment:
     """One broadcast domain."""
@@ -64,6 +79,8 @@ class Segment:
     multicast: Literal["drop", "replicate"] = "drop"
     advertised: Advertisement | None = None
     """What router advertisements say; None sends none."""
+    dhcp: Service | None = None
+    """None leaves the guests' DHCP to whoever is on the segment."""
     shared_macs: frozenset[Mac] = frozenset()
     """Of all its groups; worked out here."""
     link_locals: tuple[Gateway, ...] = ()

@@ -1,6 +1,7 @@
 """The one small world of the leaf's unit tests: two tenants, three vswitches, two other leaves.
 
 TENANT  ONE   1.1.1.0/24 and 3.3.3.0/25                on A and B (group one) and C (group two)
+              gives out 1.1.1.100 to 1.1.1.103, and reserves 1.1.1.50 for `RESERVED`
         TWO   2.2.2.0/24, hop-neutral, replicating     on A and B
         10.10.0.0/16 via the guest 1.1.1.9; 10.20.0.0/16 at FAR_LEAF, and in it 10.20.30.0/24 via
         the guest 2.2.2.6; 10.30.0.0/16 at THIRD_LEAF
@@ -14,10 +15,11 @@ from typing import Final, NamedTuple
 
 from leaf.bindings import DEFAULT_TIMERS, Bindings, Timers
 from leaf.fib import Prefix
+from leaf.leases import Leases, Pool
 from leaf.rewrite import rewrite
 from leaf.router import Router, Verdict
 from leaf.slowpath import Limits, Send, SlowPath
-from leaf.topology import Gateway, Group, Route, Segment, Topology, Vrf
+from leaf.topology import Gateway, Group, Route, Segment, Service, Topology, Vrf
 from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, ip, mac, v4, vxlan
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.vxlan import Vni, Vtep
@@ -71,6 +73,18 @@ def gateway(address: str, subnet: str) -> Gateway:
     return Gateway(v4(address), prefix(subnet))
 
 
+RESERVED: Final = Mac(mac(50))
+LEASE_TIME = 600
+
+
+def service() -> Service:
+    """What DHCP gives out on segment ONE."""
+    first, last = (int.from_bytes(v4(f"1.1.1.{n}"), "big") for n in (100, 103))
+    pool = Pool(4, ((first, last),), {RESERVED: v4("1.1.1.50")})
+    routes = ((v4("10.0.0.0"), 8, v4("1.1.1.9")), (v4("10.1.2.0"), 25, None))
+    return Service(pool, LEASE_TIME, (v4("9.9.9.9"), v4("8.8.8.8")), "example.org", 1450, routes)
+
+
 def topology() -> Topology:
     """The topology, new at each call, so that a test may change it."""
     one = Segment(
@@ -79,6 +93,7 @@ def topology() -> Topology:
         "tenant",
         (gateway("1.1.1.254", "1.1.1.0/24"), gateway("3.3.3.126", "3.3.3.0/25")),
         {A: GROUP_ONE, B: GROUP_ONE, C: GROUP_TWO},
+        dhcp=service(),
     )
     two = Segment(
         "two",
@@ -125,11 +140,12 @@ class World:
         timers: Timers = DEFAULT_TIMERS,
         limits: Limits = DEFAULT_LIMITS,
         capacity: int = 1000,
+        leases: Leases | None = None,
     ) -> None:
         self.topology = topology()
         self.router = Router(self.topology)
         self.bindings = Bindings(timers, capacity)
-        self.slowpath = SlowPath(self.topology, self.router, self.bindings, limits)
+        self.slowpath = SlowPath(self.topology, self.router, self.bindings, limits, leases=leases)
         for guest in guests:
             self.learn(guest)
 

@@ -18,12 +18,17 @@ ROOT = Path(__file__).parents[2]
 OURS = ("vswitch", "leaf", "tools", "tests")
 TOP_LEVEL = {"pyproject.toml", "vswitch", "leaf", "tools", "tests", "systemd", "README.md"}
 
-IMPURE = {"asyncio", "os", "socket", "time", "random", "structlog", "pyroute2", "fastapi"}
+IMPURE = {
+    *("asyncio", "os", "socket", "time", "random", "structlog", "pyroute2", "fastapi", "sqlite3"),
+}
 PURE_MODULES = {
     *(f"vswitch.{name}" for name in ("switch", "fdb", "attachment")),
     *(
         f"leaf.{name}"
-        for name in ("router", "fib", "bindings", "arp", "icmp", "glean", "topology", "slowpath")
+        for name in (
+            *("router", "fib", "bindings", "neighbour", "icmp", "glean", "topology", "slowpath"),
+            *("dhcp", "leases"),
+        )
     ),
 }
 

@@ -91,6 +91,15 @@ def segment(**fields: object) -> Callable[[Table], object]:
     return lambda t: t["segment"].append(one | fields)
 
 
+ONE_MAC = "02:00:00:00:00:05"
+
+
+def dhcp(**fields: object) -> Callable[[Table], object]:
+    """Have the segment red give out addresses."""
+    one = {"mode": "respond", "pool": ["1.1.1.100-1.1.1.199"]}
+    return lambda t: t["segment"][0].update(dhcp=one | fields)
+
+
 MISTAKES: dict[str, tuple[Callable[[Table], object], tuple[str, ...]]] = {
     # The same thing twice.
     "group_name_twice": (
@@ -164,6 +173,45 @@ MISTAKES: dict[str, tuple[Callable[[Table], object], tuple[str, ...]]] = {
     "unknown_vswitch_of_a_binding": (
         binding(vswitch="z"),
         ("binding 1.1.1.7", "no vswitch 'z'", "there are: a, b, c"),
+    ),
+    # DHCP.
+    "dhcp_without_anything_to_give": (dhcp(pool=[]), ("segment 'red'", "a pool or a reservation")),
+    "dhcp_pool_outside": (dhcp(pool=["1.1.2.1-1.1.2.9"]), ("1.1.2.1-1.1.2.9", "one subnet")),
+    "dhcp_pool_backwards": (dhcp(pool=["1.1.1.9-1.1.1.1"]), ("lower address first",)),
+    "dhcp_pool_of_a_number": (dhcp(pool=[7]), ("segment[0].dhcp.pool[0]", "range as a string")),
+    "dhcp_pool_with_the_network": (dhcp(pool=["1.1.1.0-1.1.1.9"]), ("1.1.1.0 is no host",)),
+    "dhcp_pools_overlap": (
+        dhcp(pool=["1.1.1.1-1.1.1.9", "1.1.1.9-1.1.1.12"]),
+        ("1.1.1.1-1.1.1.9 and 1.1.1.9-1.1.1.12 overlap",),
+    ),
+    "dhcp_mode": (dhcp(mode="on"), ("segment[0].dhcp.mode", "'respond'")),
+    "dhcp_reservation_of_one_mac_twice": (
+        dhcp(reservation=[{"mac": ONE_MAC, "address": f"1.1.1.{n}"} for n in (5, 6)]),
+        ("02:00:00:00:00:05", "unique"),
+    ),
+    "dhcp_reservation_of_one_address_twice": (
+        dhcp(reservation=[{"mac": f"02:00:00:00:00:0{n}", "address": "1.1.1.5"} for n in (5, 6)]),
+        ("1.1.1.5", "unique"),
+    ),
+    "dhcp_reservation_of_the_gateway": (
+        dhcp(reservation=[{"mac": ONE_MAC, "address": "1.1.1.254"}]),
+        ("reservation 1.1.1.254", "gateway's own"),
+    ),
+    "dhcp_reservation_for_the_shared_mac": (
+        dhcp(reservation=[{"mac": "00:00:de:ad:be:ef", "address": "1.1.1.5"}]),
+        ("reservation 1.1.1.5", "our own MACs"),
+    ),
+    "dhcp_reservation_of_what_is_bound": (
+        dhcp(reservation=[{"mac": ONE_MAC, "address": "1.1.1.1"}]),
+        ("reservation 1.1.1.1", "binding of it with another MAC"),
+    ),
+    "dhcp_route_to_nowhere": (
+        dhcp(route=[{"prefix": "10.0.0.0/8", "via": "2.2.2.2"}]),
+        ("route 10.0.0.0/8", "2.2.2.2 is not in a subnet"),
+    ),
+    "dhcp_route_of_ipv6": (
+        dhcp(route=[{"prefix": "2001:db8::/32"}]),
+        ("2001:db8::/32", "IPv4 only"),
     ),
     # Addresses.
     "subnets_overlap": (
@@ -392,6 +440,35 @@ def test_the_topology_is_what_the_file_says() -> None:
     assert made.shared_macs == {SHARED_MAC, OTHER_SHARED_MAC}
 
 
+def test_what_dhcp_gives_out() -> None:
+    made = topology(
+        changed(
+            lambda t: (
+                dhcp(
+                    pool=["1.1.1.100-1.1.1.101", "1.1.1.9"],
+                    reservation=[{"mac": ONE_MAC, "address": "1.1.1.50"}],
+                    route=[{"prefix": "10.0.0.0/8"}],
+                    domain="example.org",
+                )(t),
+                t["segment"][0].update(dns=["9.9.9.9", "2001:db8::1"], mtu=1450),
+            )
+        )
+    )
+    red, blue, _ = made.segments
+    assert blue.dhcp is None and red.dhcp is not None
+    service, pool = red.dhcp, red.dhcp.pool
+    assert [pool.at(n) for n in range(len(pool))] == [
+        v4("1.1.1.100"),
+        v4("1.1.1.101"),
+        v4("1.1.1.9"),
+    ]
+    assert pool.reservations == {mac(5): v4("1.1.1.50")}
+    assert pool.excluded == {v4("1.1.1.254"), v4("1.1.1.1")}
+    assert (service.lease_time, service.domain, service.mtu) == (3600, "example.org", 1450)
+    assert service.dns == (v4("9.9.9.9"),)
+    assert service.routes == ((v4("10.0.0.0"), 8, None),)
+
+
 def test_a_segment_on_no_vswitch_is_on_none() -> None:
     """Not the same as one that names none, which is on all."""
     table = good() | {"binding": []}
@@ -451,6 +528,7 @@ PLANS: dict[str, tuple[Callable[[Table], object], list[tuple[str, str, str]]]] =
         lambda t: t["segment"][0].update({"hop-neutral": True}),
         [("change", "segment", "red")],
     ),
+    "a_pool_changes": (dhcp(), [("change", "segment", "red")]),
     "a_route_comes": (route(via="1.1.1.9"), [("add", "route", "tenant 10.99.0.0/16")]),
     "a_route_turns": (
         lambda t: t["route"][0].update(via="1.1.1.8"),
@@ -488,6 +566,7 @@ def test_a_plan(name: str) -> None:
         pytest.param(
             lambda t: t["leaf"].update({"source-ports": 4}), "leaf.source-ports", id="source_ports"
         ),
+        pytest.param(lambda t: t["leaf"].update(state="/run/x"), "leaf.state", id="state"),
         pytest.param(lambda t: t.update(api={"socket": "/run/x"}), "api", id="api"),
         pytest.param(lambda t: t.update(limits={"bindings": 7}), "limits", id="limits"),
         pytest.param(lambda t: t.update(timers={"probes": 7}), "timers", id="timers"),

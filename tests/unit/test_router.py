@@ -22,9 +22,11 @@ from tests.frames import (
     OTHER_SHARED_MAC,
     SHARED_MAC,
     arp,
+    fragments,
     ip,
     mac,
     rarp,
+    udp,
     udp6,
     v4,
     vxlan,
@@ -95,6 +97,7 @@ ROWS = (
     Row(Reason.GROUP_SOURCE, A, vxlan(ONE, ip(SHARED_MAC, MULTICAST, H1.ip, H3.ip))),
     Row(Reason.ARP, A, vxlan(ONE, arp(BROADCAST, H1.mac, H1.ip, H3.ip))),
     Row(Reason.RARP, A, vxlan(ONE, rarp(H1.mac))),
+    Row(Reason.DHCP, A, vxlan(ONE, udp(BROADCAST, mac(99), "0.0.0.0", "255.255.255.255", 68, 67))),
     Row(Reason.MULTICAST_DROPPED, A, vxlan(ONE, ip(MULTICAST, H1.mac, H1.ip, "224.0.0.251"))),
     Row(Reason.MULTICAST_REPLICATED, A, vxlan(TWO, ip(MULTICAST, H5.mac, H5.ip, "224.0.0.251"))),
     Row(Reason.FOREIGN_MAC, A, vxlan(ONE, ip(H3.mac, H1.mac, H1.ip, H3.ip))),
@@ -131,6 +134,31 @@ def test_the_kind_of_buffer_makes_no_difference(world: World, kind: type) -> Non
     """The engine hands over memoryviews, whose slices are no dictionary keys by themselves."""
     for row in ROWS:
         assert world.router.decide(row.source, kind(row.packet)).reason is row.reason
+
+
+# DHCP.
+
+
+def test_a_renewal_to_a_gateway_address_is_for_the_dhcp_rules(world: World) -> None:
+    def reason(vni: int, dst: bytes, dst_ip: str, port: int) -> Reason:
+        frame = udp(dst, mac(1), "1.1.1.1", dst_ip, 68, port)
+        return world.router.decide(A, vxlan(vni, frame)).reason
+
+    assert reason(ONE, SHARED_MAC, "1.1.1.254", 67) is Reason.DHCP
+    assert reason(ONE, SHARED_MAC, "1.1.1.254", 68) is Reason.GATEWAY
+    assert reason(ONE, SHARED_MAC, "1.1.1.3", 67) is Reason.ROUTED
+    # Where the segment has no DHCP, a message is like any other.
+    assert reason(SAME, SHARED_MAC, "1.1.1.254", 67) is Reason.GATEWAY
+    assert reason(SAME, BROADCAST, "255.255.255.255", 67) is Reason.MULTICAST_DROPPED
+    assert reason(TWO, BROADCAST, "255.255.255.255", 67) is Reason.MULTICAST_REPLICATED
+
+
+def test_a_fragment_is_no_dhcp(world: World) -> None:
+    whole = udp(BROADCAST, mac(1), "1.1.1.1", "255.255.255.255", 67, 67, bytes(200))
+    first, *others = fragments(whole, 64)
+    assert world.router.decide(A, vxlan(ONE, first)).reason is Reason.DHCP  # Not sound, later.
+    for frame in others:
+        assert world.router.decide(A, vxlan(ONE, frame)).reason is Reason.MULTICAST_DROPPED
 
 
 # The border: who may send what.

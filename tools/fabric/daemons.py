@@ -54,11 +54,13 @@ def vswitch_config(topology: Topology, host: HostEntry, directory: Path) -> dict
 
 def leaf_config(topology: Topology, directory: Path) -> dict[str, Any]:
     """Return the configuration of the leaf. Bindings are learnt."""
+    mtu = topology.underlay.guest_mtu
     return {
         "leaf": {
             "name": "leaf",
             "vtep": str(topology.underlay.leaf),
             "offload": topology.lab.offload,
+            "state": str(directory / "leaf.db"),
         },
         "api": {"socket": str(directory / "leaf.sock")},
         "group": [{"name": "rack", "shared-mac": topology.lab.shared_mac.hex(":")}],
@@ -74,6 +76,7 @@ def leaf_config(topology: Topology, directory: Path) -> dict[str, Any]:
                 "vrf": "tenant",
                 "gateway": [str(segment.gateway)],
                 "hop-neutral": segment.hop_neutral,
+                **({"dhcp": segment.dhcp, "mtu": mtu} if segment.dhcp else {}),
             }
             for segment in topology.segment
         ],

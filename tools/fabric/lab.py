@@ -161,6 +161,8 @@ class Lab:
         link = node.link(GUEST_LINK)
         if link is not None and not link.up:
             node.link_up(GUEST_LINK)
+        if guest.dhcp:
+            return
         node.add_address(GUEST_LINK, str(guest.address), segment.gateway.network.prefixlen)
         node.add_route("default", str(segment.gateway.ip))
 
@@ -193,7 +195,7 @@ class Lab:
             "netns": f"{self.name}-{guest.name}",
             "multi-queue": True,
             "macs": [guest.mac.hex(":")],
-            "addresses": [str(guest.address)],
+            "addresses": [] if guest.dhcp else [str(guest.address)],
         }
 
     def _verb(self, host: str, url: str, body: Any = None) -> None:

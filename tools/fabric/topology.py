@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -54,6 +54,8 @@ class SegmentEntry(Settings):
     gateway: ipaddress.IPv4Interface
     miss: Literal["rewrite", "flood", "drop"] = "rewrite"
     hop_neutral: bool = False
+    dhcp: dict[str, Any] | None = None
+    """`[segment.dhcp]` of the leaf, as it is."""
 
 
 class HostEntry(Settings):
@@ -71,6 +73,8 @@ class GuestEntry(Settings):
     segment: NodeName
     address: ipaddress.IPv4Address
     mac: MacField
+    dhcp: bool = False
+    """Leave the address to a DHCP client in the guest; `up` sets none and holds it to none."""
 
 
 class Topology(Settings):

@@ -1,0 +1,205 @@
+"""DHCP for IPv4 (RFC 2131, RFC 2132): reading what clients send, building what a server answers.
+
+`parse` believes nothing: lengths, the UDP checksum, the magic cookie and the layout of options are
+checked, and what is not sound is None. Options are read with overloading (RFC 2132 section 9.3) and
+concatenation (RFC 3396); where one stands twice its parts are joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from struct import Struct
+from typing import NamedTuple
+
+from . import udp
+from .ethernet import Buffer, Mac
+from .udp import Datagram
+
+SERVER_PORT = 67
+CLIENT_PORT = 68
+
+HEADER = Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
+"""op, htype, hlen, hops, xid, secs, flags, ciaddr, yiaddr, siaddr, giaddr, chaddr, sname, file and
+the magic cookie (RFC 2131 section 2)."""
+HEADER_LEN = HEADER.size
+COOKIE = b"\x63\x82\x53\x63"
+REQUEST, REPLY = 1, 2
+ETHERNET = 1
+BROADCAST_FLAG = 0x8000
+MIN_LEN = 300
+"""What a BOOTP message had; some clients drop a shorter one (RFC 1542 section 2.1)."""
+
+# Message types (RFC 2132 section 9.6).
+DISCOVER, OFFER, ASK, DECLINE, ACK, NAK, RELEASE, INFORM = range(1, 9)
+"""ASK is DHCPREQUEST; REQUEST is the op."""
+
+# Options (RFC 2132, RFC 3046, RFC 3442).
+PAD = 0
+MASK = 1
+ROUTER = 3
+DNS = 6
+HOST_NAME = 12
+DOMAIN = 15
+MTU = 26
+BROADCAST = 28
+REQUESTED = 50
+LEASE_TIME = 51
+OVERLOAD = 52
+TYPE = 53
+SERVER = 54
+RENEWAL_TIME = 58
+REBINDING_TIME = 59
+CLIENT_ID = 61
+RELAY = 82
+CLASSLESS_ROUTES = 121
+END = 255
+
+ALL = b"\xff" * 4
+UNSPECIFIED = bytes(4)
+MAX_ECHOED = 64
+"""A client identifier longer than that is not echoed (RFC 6842): an answer must fit into the 576
+bytes that every client takes."""
+
+
+class Message(NamedTuple):
+    """What is read of a message."""
+
+    op: int
+    hops: int
+    xid: int
+    secs: int
+    flags: int
+    ciaddr: bytes
+    yiaddr: bytes
+    giaddr: bytes
+    chaddr: Mac
+    kind: int
+    """Option 53."""
+    options: dict[int, bytes]
+
+    def address(self, option: int) -> bytes | None:
+        """Return an option that holds one address; None where it is absent or malformed."""
+        value = self.options.get(option)
+        return value if value is not None and len(value) == 4 else None
+
+
+def is_for_server(frame: Buffer) -> bool:
+    """Say, for the forwarding path, whether a frame is for a DHCP server; nothing is validated."""
+    return udp.destination_port(frame) == SERVER_PORT and frame[12:14] == b"\x08\x00"
+
+
+def parse(frame: Buffer) -> Message | None:
+    """Read the message to a server in a frame; None where it is not a sound one."""
+    datagram = udp.parse(frame)
+    if datagram is None or len(datagram.source) != 4 or datagram.destination_port != SERVER_PORT:
+        return None
+    return parse_payload(datagram.payload)
+
+
+def parse_payload(payload: bytes) -> Message | None:
+    """Read a message as UDP carries it; None where it is not a sound one."""
+    if len(payload) < HEADER_LEN:
+        return None
+    (op, hardware, length, hops, xid, secs, flags) = HEADER.unpack_from(payload)[:7]
+    ciaddr, yiaddr, _, giaddr, chaddr, sname, file, cookie = HEADER.unpack_from(payload)[7:]
+    if hardware != ETHERNET or length != 6 or cookie != COOKIE:
+        return None
+    options: dict[int, bytes] = {}
+    if not _read(payload[HEADER_LEN:], options):
+        return None
+    overload = options.pop(OVERLOAD, b"\0")
+    if len(overload) != 1:
+        return None
+    # The order in which parts of one option are joined (RFC 3396 section 5).
+    if overload[0] & 1 and not _read(file, options):
+        return None
+    if overload[0] & 2 and not _read(sname, options):
+        return None
+    kind = options.get(TYPE, b"")
+    if len(kind) != 1:
+        return None  # BOOTP, which we do not speak.
+    return Message(
+        op, hops, xid, secs, flags, ciaddr, yiaddr, giaddr, Mac(chaddr[:6]), kind[0], options
+    )
+
+
+def _read(area: bytes, into: dict[int, bytes]) -> bool:
+    """Read one area of options; False where one is cut off."""
+    at = 0
+    while at < len(area):
+        code = area[at]
+        if code == END:
+            return True
+        if code == PAD:
+            at += 1
+            continue
+        if at + 2 > len(area):
+            return False
+        end = at + 2 + area[at + 1]
+        if end > len(area):
+            return False
+        into[code] = into.get(code, b"") + area[at + 2 : end]
+        at = end
+    return True
+
+
+def reply(
+    asked: Message,
+    kind: int,
+    address: bytes,
+    server: bytes,
+    mac: Mac,
+    options: Iterable[tuple[int, bytes]] = (),
+) -> bytes:
+    """Build the frame that answers a client on the segment of `server`, whose MAC is `mac`.
+
+    It goes to the client's own MAC in any case: a client without an address reads it by its packet
+    socket, and nobody else has to see it. The IP destination is what RFC 2131 section 4.1 says.
+    """
+    is_nak = kind == NAK
+    flags = asked.flags | (BROADCAST_FLAG if is_nak else 0)
+    if is_nak:
+        destination = ALL
+    elif any(asked.ciaddr):
+        destination = asked.ciaddr
+    else:
+        destination = ALL if asked.flags & BROADCAST_FLAG else address
+    ciaddr = asked.ciaddr if kind == ACK else UNSPECIFIED
+    head = HEADER.pack(
+        REPLY,
+        ETHERNET,
+        6,
+        0,
+        asked.xid,
+        0,
+        flags,
+        ciaddr,
+        address,
+        UNSPECIFIED,
+        asked.giaddr,
+        asked.chaddr,
+        b"",
+        b"",
+        COOKIE,
+    )
+    said = [(TYPE, bytes((kind,))), (SERVER, server), *options]
+    # RFC 6842 and RFC 3046 section 2.2: both are given back as they came.
+    echoed = asked.options.get(CLIENT_ID)
+    if echoed is not None and len(echoed) <= MAX_ECHOED:
+        said.append((CLIENT_ID, echoed))
+    if RELAY in asked.options:
+        said.append((RELAY, asked.options[RELAY]))
+    payload = (head + b"".join(option(*one) for one in said) + bytes((END,))).ljust(MIN_LEN, b"\0")
+    datagram = Datagram(server, destination, SERVER_PORT, CLIENT_PORT, payload)
+    return udp.build(asked.chaddr, mac, datagram)
+
+
+def option(code: int, value: bytes) -> bytes:
+    """Write an option, in parts where it is longer than 255 bytes (RFC 3396)."""
+    parts = [value[at : at + 255] for at in range(0, len(value), 255)] or [b""]
+    return b"".join(bytes((code, len(part))) + part for part in parts)
+
+
+def classless_route(network: bytes, length: int, router: bytes) -> bytes:
+    """Write one route of option 121: only the significant bytes of the network (RFC 3442)."""
+    return bytes((length,)) + network[: (length + 7) // 8] + router
