@@ -496,8 +496,14 @@ def _advertised(entry: SegmentSettings) -> Advertisement | None:
         for network in networks
     )
     dns = tuple(address for address in entry.dns if len(address) == 16)
+    # With DHCPv6, guests are to ask for an address where there are any, and for the rest anyway.
+    responds = entry.dhcp.mode == "respond"
+    managed = responds and (
+        any(one.first.version == 6 for one in entry.dhcp.pool)
+        or any(len(one.address) == 16 for one in entry.dhcp.reservation)
+    )
     return Advertisement(
-        HOP_LIMIT, False, False, ROUTER_LIFETIME, entry.mtu, prefixes, dns, ROUTER_LIFETIME
+        HOP_LIMIT, managed, responds, ROUTER_LIFETIME, entry.mtu, prefixes, dns, ROUTER_LIFETIME
     )
 
 
@@ -529,6 +535,8 @@ def _service(entry: SegmentSettings, bindings: Iterable[BindingSettings]) -> Ser
         dhcp.domain,
         entry.mtu,
         tuple((*r, one.via) for r, one in zip(routes, dhcp.route, strict=True)),
+        _pool(entry, 6, bindings),
+        tuple(address for address in entry.dns if len(address) == 16),
     )
 
 

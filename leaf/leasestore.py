@@ -2,8 +2,8 @@
 
 A write is one transaction in a write-ahead log that is synced before the call returns, so a kill -9
 or a power failure at any moment leaves either the old rows or the new ones, and what a client has
-been told is always in the file. A commit took 4 ms on the disk at hand (99th percentile 13 ms), and the
-event loop, forwarding included, waits for it; so the rate of messages that commit is limited
+been told is always in the file. A commit took 4 ms on the disk at hand (99th percentile 13 ms), and
+the event loop, forwarding included, waits for it; so the rate of messages that commit is limited
 (`slowpath.Limits`), and a request that is repeated commits nothing (`leases.FRESH`). A thread would
 spare the loop the wait, but the table then had a third state, told to nobody and not yet on disk.
 

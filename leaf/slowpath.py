@@ -20,11 +20,12 @@ from typing import NamedTuple
 from vswitch.service.policer import Policer, TokenBucket
 from vswitch.wire import arp, ethernet, ipv4, ipv6, nd, vxlan
 from vswitch.wire import dhcp as wire_dhcp
+from vswitch.wire import dhcp6 as wire_dhcp6
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.neighbour import Message
 from vswitch.wire.vxlan import VXLAN_LEN, Vni, Vtep
 
-from . import dhcp, gateway, icmp
+from . import dhcp, dhcp6, gateway, icmp
 from . import neighbour as rules
 from .advertise import Advertiser
 from .bindings import Binding, Bindings, News, Outcome, State
@@ -252,9 +253,13 @@ class SlowPath:
         if not self._guest_dhcp.take((source, mac), now):
             self.dhcp_counts[dhcp.Reason.POLICED] += 1
             return []
-        message = wire_dhcp.parse(frame)
-        may_commit = message is not None and message.kind in dhcp.COMMITS
-        if may_commit and not self._dhcp_commits.take(now):
+        is_ipv4 = frame[12] << 8 | frame[13] == ethernet.IPV4
+        read = wire_dhcp.parse(frame) if is_ipv4 else None
+        read6 = None if is_ipv4 else wire_dhcp6.parse(frame)
+        commits = (read is not None and read.kind in dhcp.COMMITS) or (
+            read6 is not None and read6.kind in dhcp6.COMMITS
+        )
+        if commits and not self._dhcp_commits.take(now):
             self.dhcp_counts[dhcp.Reason.POLICED] += 1
             return []
 
@@ -264,7 +269,10 @@ class SlowPath:
 
         shared_mac = segment.vteps[source].shared_mac
         try:
-            answer = dhcp.answer(segment, shared_mac, mac, message, self.leases, now, taken)
+            if is_ipv4:
+                answer = dhcp.answer(segment, shared_mac, mac, read, self.leases, now, taken)
+            else:
+                answer = dhcp6.answer(segment, shared_mac, mac, read6, self.leases, now, taken)
         except Exception as error:
             # A full disk, most likely. Nothing has been promised, and the client asks again.
             self._on_failure(error)

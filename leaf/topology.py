@@ -20,6 +20,9 @@ LINK_LOCAL = Prefix(0xFE80 << 112, 64)
 """RFC 4291 section 2.5.6."""
 
 
+NO_POOL6 = Pool(16)
+
+
 class Group(NamedTuple):
     """The vswitches that share one shared MAC."""
 
@@ -63,6 +66,8 @@ class Service(NamedTuple):
     mtu: int | None = None
     routes: tuple[tuple[bytes, int, bytes | None], ...] = ()
     """Network, prefix length and next hop; without one that is the gateway."""
+    pool6: Pool = NO_POOL6
+    dns6: tuple[bytes, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

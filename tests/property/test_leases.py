@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from leaf.leases import Client, Lease, Leases, Pool, State
 from tests.frames import mac, v4
-from vswitch.wire import dhcp, udp
+from vswitch.wire import dhcp, dhcp6, udp
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.vxlan import Vni
 
@@ -143,8 +143,11 @@ def test_hostile_bytes_are_never_an_error(data: bytes, layer: int) -> None:
     if layer == 0:
         assert dhcp.parse(data) is None or len(data) > 240
         udp.destination_port(data)
+        dhcp6.parse(data)
     elif layer == 1:
         dhcp.parse_payload(data)
+        datagram = udp.Datagram(b"\xfe\x80" + bytes(14), bytes(16), 546, 547, data)
+        dhcp6.parse(udp.build(mac(1), mac(2), datagram))
     else:
         head = bytes((1, 1, 6, 0)) + bytes(232) + dhcp.COOKIE + b"\x35\x01\x01\x34\x01\x03"
         dhcp.parse_payload(head + data)

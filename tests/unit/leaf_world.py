@@ -20,7 +20,7 @@ from leaf.rewrite import rewrite
 from leaf.router import Router, Verdict
 from leaf.slowpath import Limits, Send, SlowPath
 from leaf.topology import Gateway, Group, Route, Segment, Service, Topology, Vrf
-from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, ip, mac, v4, vxlan
+from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, ip, mac, v4, v6, vxlan
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.vxlan import Vni, Vtep
 
@@ -71,6 +71,11 @@ def prefix(text: str) -> Prefix:
 
 def gateway(address: str, subnet: str) -> Gateway:
     return Gateway(v4(address), prefix(subnet))
+
+
+def gateway6(address: str, subnet: str) -> Gateway:
+    network, length = subnet.split("/")
+    return Gateway(v6(address), Prefix(int.from_bytes(v6(network), "big"), int(length)))
 
 
 RESERVED: Final = Mac(mac(50))

@@ -17,6 +17,8 @@ from .udp import Datagram
 
 SERVER_PORT = 67
 CLIENT_PORT = 68
+SERVER_PORT6 = 547
+"""Of DHCPv6 (RFC 8415), which `dhcp6` reads."""
 
 HEADER = Struct("!BBBBIHH4s4s4s4s16s64s128s4s")
 """op, htype, hlen, hops, xid, secs, flags, ciaddr, yiaddr, siaddr, giaddr, chaddr, sname, file and
@@ -85,7 +87,10 @@ class Message(NamedTuple):
 
 def is_for_server(frame: Buffer) -> bool:
     """Say, for the forwarding path, whether a frame is for a DHCP server; nothing is validated."""
-    return udp.destination_port(frame) == SERVER_PORT and frame[12:14] == b"\x08\x00"
+    port = udp.destination_port(frame)
+    if port == SERVER_PORT:
+        return frame[12] == 0x08  # Of the two ethertypes that have a port: 0800 and 86dd.
+    return port == SERVER_PORT6 and frame[12] == 0x86
 
 
 def parse(frame: Buffer) -> Message | None:
