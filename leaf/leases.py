@@ -42,8 +42,8 @@ MAX_DECLINED = 8
 """Of one MAC at a time: a guest that declines whatever it gets must not exhaust the pool."""
 MAX_TAKEN = 256
 """Addresses in use by others that one search passes over."""
-MAX_STEPS = 16_384
-"""Records that one search looks at, some 5 ms; the next goes on from there."""
+MAX_STEPS = 4096
+"""Records that one search looks at, one or two ms; the next goes on from there."""
 FRESH = 0.95
 """A lease with so much of its time left is not written again: a client that repeats its request
 costs no commit."""
@@ -150,8 +150,8 @@ class Leases:
         self._by_client: dict[tuple[Vni, int, Client], Lease] = {}
         self._freed: dict[tuple[Vni, int], OrderedDict[bytes, None]] = {}
         """The addresses with a FREE record, those free for longest first."""
-        self._next: dict[tuple[Vni, int], tuple[Pool, int]] = {}
-        """Up to where a pool has been given out."""
+        self._next: dict[tuple[Vni, int], tuple[Pool, int, int]] = {}
+        """Up to where a pool has been given out, and how many addresses were passed over in it."""
         self._declined: Counter[tuple[Vni, Mac]] = Counter()
         self._due: list[tuple[float, Key]] = []
         """A heap; an entry counts only where its record has this very time."""
@@ -282,24 +282,26 @@ class Leases:
     def _search(self, segment: Vni, pool: Pool, client: Client, taken: Taken) -> bytes | None:
         """Find an address that nobody has: first of those never used, then of those freed."""
         place = (segment, pool.size)
-        of, index = self._next.get(place, (pool, 0))
-        index = index if of is pool else 0
-        passed = 0
+        of, index, passed = self._next.get(place, (pool, 0, 0))
+        if of is not pool:
+            index = passed = 0
+        limit = passed + MAX_TAKEN
         room = len(self._by_address) < self._capacity
         steps = range(MAX_STEPS if room else 0)
         for _ in steps:
-            if index >= len(pool) or passed >= MAX_TAKEN:
+            if index >= len(pool) or passed >= limit:
                 break
             address = pool.at(index)
             if (segment, address) in self._by_address or not pool.has(address, client):
                 index += 1
             elif taken(address):
-                # Passed over this time, and looked at again when the pool is searched anew.
                 index, passed = index + 1, passed + 1
             else:
-                self._next[place] = (pool, index)
+                self._next[place] = (pool, index, passed)
                 return address
-        self._next[place] = (pool, index if index < len(pool) or not passed else 0)
+        if index >= len(pool) and passed:
+            index = passed = 0  # What was passed over may be free when it is searched anew.
+        self._next[place] = (pool, index, passed)
         passed = 0
         for address in islice(self._freed.get(place, ()), MAX_STEPS):
             if pool.has(address, client):

@@ -152,6 +152,26 @@ def test_an_address_that_somebody_uses_is_passed_over(world: World) -> None:
     assert refused is not None and refused.kind == NAK
 
 
+def test_what_was_passed_over_is_not_lost(world: World) -> None:
+    world.slowpath.learn(world.segment(ONE), v4(POOL[0]), mac(66), A, 0.0)
+    given = [Client(world, mac(n)).get() for n in range(1, 4)]
+    assert given == POOL[1:]
+    late = Client(world, mac(9))
+    assert late.discover() is None
+    world.slowpath.forget(world.bindings.of_mac(ONE, mac(66)))
+    assert late.get() == POOL[0]
+
+
+def test_a_full_table_gives_out_only_what_it_has_records_of(disk: Disk) -> None:
+    world = World(leases=Leases(disk, capacity=2))
+    assert [Client(world, mac(n)).get() for n in (1, 2)] == POOL[:2]
+    assert Client(world, mac(3)).discover() is None
+    refused = Client(world, mac(3)).renew(POOL[3])
+    assert refused is not None and refused.kind == NAK
+    Client(world, mac(1)).release(POOL[0])
+    assert Client(world, mac(3)).get() == POOL[0]
+
+
 # Requests (RFC 2131 section 4.3.2).
 
 
