@@ -12,6 +12,7 @@ from scapy.layers.l2 import Ether
 
 from leaf.bindings import State as BindingState
 from leaf.dhcp import Reason
+from leaf.leases import Client as LeaseClient
 from leaf.leases import Lease, Leases, State
 from leaf.slowpath import Limits
 from tests.frames import SHARED_MAC, mac, v4, vxlan
@@ -453,3 +454,33 @@ def test_what_a_relay_says_is_given_back_to_it() -> None:
     said = {o[0]: o[1] for o in Ether(frame)[DHCP].options if isinstance(o, tuple)}
     assert said["relay_agent_information"] is not None
     assert "client_id" not in said  # Too long to be echoed.
+
+
+# The table.
+
+
+def test_an_offer_is_taken_back_when_its_client_gets_another_address(world: World) -> None:
+    client = Client(world, mac(1))
+    client.discover()
+    segment = world.segment(ONE)
+    assert segment.dhcp is not None
+    pool = replace(segment.dhcp.pool, reservations={mac(1): v4("1.1.1.60")})
+    segment.dhcp = segment.dhcp._replace(pool=pool)
+    offered = client.discover()
+    assert offered is not None and offered.address == "1.1.1.60"
+    lease = world.slowpath.leases.get(ONE, v4(POOL[0]))
+    assert lease is not None and lease.state is State.FREE
+
+
+def test_renewals_do_not_grow_the_table_of_times(world: World) -> None:
+    leases, key = world.slowpath.leases, mac(1)
+    segment = world.segment(ONE)
+    assert segment.dhcp is not None
+    who = LeaseClient(key)
+    for n in range(3000):
+        now = 31.0 * n
+        leases.grant(ONE, segment.dhcp.pool, who, v4(POOL[0]), LEASE_TIME, now, lambda _: False)
+    assert len(leases._due) < 1100
+    assert leases.due(now + LEASE_TIME - 1.0) == []
+    assert len(leases.due(now + LEASE_TIME)) == 1
+    assert leases.deadline() is None
