@@ -55,9 +55,9 @@ class Reason(StrEnum):
     ND = "nd"
     """Neighbour discovery: to the same rules as ARP, or answered by a router advertisement."""
     MULTICAST_DROPPED = "multicast_dropped"
-    """Any other group destination: it ends here."""
+    """Any other group destination: it ends here. So do IGMP and MLD, which speak to a router."""
     MULTICAST_REPLICATED = "multicast_replicated"
-    """The segment has multicast = "replicate": to its other vswitches."""
+    """The segment has multicast = "replicate": to its other vswitches that have guests."""
     FOREIGN_MAC = "foreign_mac"
     """Unicast to a MAC that is not the gateway's: what a plain fabric does to a moved guest's
     frames where the vswitch does not rewrite them."""
@@ -201,6 +201,7 @@ _FOREIGN_MAC = Verdict(Reason.FOREIGN_MAC)
 _NOT_IP = Verdict(Reason.NOT_IP)
 _BAD_IP_HEADER = Verdict(Reason.BAD_IP_HEADER)
 _MARTIAN = Verdict(Reason.MARTIAN)
+_MULTICAST_ENDED = Verdict(Reason.MULTICAST_DROPPED)
 _GATEWAY = Verdict(Reason.GATEWAY)
 _NO_ROUTE = Verdict(Reason.NO_ROUTE)
 _EXPIRED = Verdict(Reason.EXPIRED)
@@ -265,7 +266,7 @@ class Router:
             if ethertype == ethernet.IPV6 and nd.kind_of(packet[VXLAN_LEN:]) is not None:
                 return domain.nd
         if destination[0] & 1:
-            return domain.multicast
+            return _MULTICAST_ENDED if _is_membership(ethertype, packet) else domain.multicast
         if not own:
             return _FOREIGN_MAC
         if ethertype == ethernet.IPV4:
@@ -372,6 +373,11 @@ class Router:
                 return segment
         raise ValueError("a static route's `via` is in no subnet of its VRF")  # Checked before.
 
+    @property
+    def peers(self) -> frozenset[Vtep]:
+        """All VTEPs that packets may come from."""
+        return self._peers
+
     def fib(self, vrf: str, version: int = 4) -> Fib[Entry]:
         """Return a VRF's table, for `show`."""
         return self._fibs[vrf][version == 6]
@@ -395,6 +401,23 @@ class Router:
             self._domains[segment.vni].link_locals.pop(address, None)
             return
         self._fibs[segment.vrf].of(address).hosts.pop(address, None)
+
+
+_IGMP: Final = 2
+_MLD: Final = (130, 131, 132, 143)
+"""RFC 2710 section 3, RFC 3810 section 5."""
+
+
+def _is_membership(ethertype: int, packet: Buffer) -> bool:
+    """Say whether a group frame is IGMP, or MLD, which always has a hop-by-hop header (RFC 3810
+    section 5)."""
+    if len(packet) <= IP_AT + 48:
+        return ethertype == ethernet.IPV4 and len(packet) > IP_AT + 9 and packet[IP_AT + 9] == _IGMP
+    if ethertype == ethernet.IPV4:
+        return packet[IP_AT + 9] == _IGMP
+    if ethertype != ethernet.IPV6 or packet[IP_AT + 6] != ipv6.HOP_BY_HOP:
+        return False
+    return packet[IP_AT + 40] == ipv6.ICMP and packet[IP_AT + 48] in _MLD
 
 
 def _is_link_local(address: bytes) -> bool:

@@ -40,6 +40,7 @@ EVENTS = {
     "rarp_malformed": "RARPs that are none, or of a sender that is not the frame's source",
     "icmp_sent": "ICMP answers and errors sent",
     "icmp_policed": "ICMP answers and errors beyond the rate of their VTEP",
+    "too_big": "packets that do not fit into the tunnel",
     "icmp_silent": "packets about which no ICMP may be or could be sent",
     "arp_answers": "ARP answers sent",
     "arp_questions": "ARP questions sent, to glean and to confirm",
@@ -68,6 +69,8 @@ class Limits(NamedTuple):
     """ICMP answers and errors per VTEP."""
     gleans: float = 500.0
     """New addresses asked for, over all."""
+    multicast: float = 1000.0
+    """Packets to replicate, per segment, before they are copied."""
     guest_punts: float = 200.0
     """Packets per guest: so a guest that floods starves only itself, until ten do."""
     guest_gleans: float = 50.0
@@ -260,6 +263,26 @@ class SlowPath:
             frame = icmp.answer(segment, shared_mac, packet)
         else:
             frame = icmp.error(reason, segment, shared_mac, packet)
+        if frame is None:
+            self.events["icmp_silent"] += 1
+            return []
+        self.events["icmp_sent"] += 1
+        return [Send(source, vxlan.header(segment.vni) + frame)]
+
+    def too_big(
+        self, source: Vtep, packet: memoryview | bytes, room: int, now: float
+    ) -> list[Send]:
+        """Tell the sender of a packet that only `room` bytes fit into the tunnel to its target."""
+        self.events["too_big"] += 1
+        segment = self._router.segment_of(packet)
+        if segment is None or source not in segment.vteps:
+            self.events["icmp_silent"] += 1
+            return []
+        if not self._icmp.take(source, now):
+            self.events["icmp_policed"] += 1
+            return []
+        mtu = room - VXLAN_LEN - ethernet.HEADER_LEN
+        frame = icmp.too_big(segment, segment.vteps[source].shared_mac, packet, mtu)
         if frame is None:
             self.events["icmp_silent"] += 1
             return []
