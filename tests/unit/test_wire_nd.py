@@ -553,3 +553,13 @@ def test_no_changed_frame_raises(valid: bytes, changes: list[tuple[int, int]], f
     for at, value in changes:
         frame[at % len(frame)] = value
     read_everything(bytes(frame[: len(frame) - fewer]))
+
+
+def test_a_message_in_the_padding_of_an_empty_packet_is_none() -> None:
+    """Found by fuzzing: the type is in the frame, but not in the packet."""
+    frame = bytearray(
+        nd.solicitation(Mac(b"\x02" * 6), bytes.fromhex("fe80" + "00" * 13 + "02"), bytes(16))
+    )
+    frame[18:20] = bytes(2)
+    assert nd.kind_of(frame) == nd.SOLICITATION
+    assert nd.parse(frame) is None

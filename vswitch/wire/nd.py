@@ -196,7 +196,8 @@ def _sound_packet(frame: Buffer) -> bytes | None:
     if not ipv6.is_sound(packet) or packet[7] != HOP_LIMIT or ipv6.is_multicast(packet[8:24]):
         return None
     packet = packet[: ipv6.MIN_HEADER_LEN + (packet[4] << 8 | packet[5])]
-    if len(packet) < ipv6.MIN_HEADER_LEN + _FIXED_LEN[packet[icmp6.MESSAGE_AT]]:
+    # The type stands in the frame, but behind a payload of length zero it is only padding.
+    if len(packet) < ipv6.MIN_HEADER_LEN + _FIXED_LEN[frame[TYPE_AT]]:
         return None
     if packet[icmp6.MESSAGE_AT + 1] != 0 or not icmp6.verifies(packet):
         return None
