@@ -30,6 +30,11 @@ PLAIN = bytes(VNET_LEN)
 """A frame that is complete as it stands."""
 
 
+def is_super_frame(header: Buffer) -> bool:
+    """Say whether the frame beside `header` is to be cut into segments."""
+    return header[1] != GSO_NONE
+
+
 def complete(frame: memoryview, header: Buffer) -> bool:
     """Fill in the checksum that the sender has left open, and make `header` say so.
 
