@@ -42,8 +42,8 @@ _ANCILLARY_LEN = socket.CMSG_SPACE(_GRO_SIZE.size)
 _CANNOT_SEGMENT = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.ENOPROTOOPT})
 """What a train can fail with where its packets, one by one, may still go."""
 _RECEIVE_BUFFER = 1 << 20
-"""The kernel doubles it, and caps it at net.core.rmem_max. It holds some ten milliseconds of what we
-can forward: with 4 MB, a flood of one guest kept the packets of all others waiting for 30 to 60 ms;
+"""The kernel doubles it, and caps it at net.core.rmem_max. It holds some ten milliseconds of what
+we can forward: with 4 MB, a flood of one guest kept all other packets waiting for 30 to 60 ms;
 with half a megabyte, TCP lost one packet in thirty."""
 _FAULT_OF = {
     errno.ECONNREFUSED: "refused",
