@@ -199,7 +199,12 @@ class UdpTunnel:
         if cut is None:
             self.faults["uncuttable"] += 1
             return False
-        return self.send_train(vtep, flow, *cut)
+        train, size = cut
+        if len(train) <= size:
+            # Not held back: the next super-frame is cut into the same buffer.
+            self.flush()
+            return self._send_one(self._pool[flow & self._mask], vtep, train)
+        return self.send_train(vtep, flow, train, size)
 
     def send_train(self, vtep: Vtep, flow: int, train: Buffer, size: int) -> bool:
         if len(train) <= size:
