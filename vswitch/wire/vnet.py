@@ -39,6 +39,11 @@ def can_be_cut_to(header: Buffer, room: int) -> bool:
     return bool(gso == GSO_UDP_L4 and header_len + size <= room)
 
 
+def is_super_frame(header: Buffer) -> bool:
+    """Say whether the frame beside `header` is to be cut into segments."""
+    return header[1] != GSO_NONE
+
+
 def complete(frame: memoryview, header: Buffer) -> bool:
     """Fill in the checksum that the sender has left open, and make `header` say so.
 
