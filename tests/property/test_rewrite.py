@@ -32,7 +32,7 @@ OTHER = Verdict(Reason.ROUTED, B, bytes(range(100, 120)))
 
 
 class Case(NamedTuple):
-    """A train of rubbish, but for the two fields that are computed with."""
+    """A train of rubbish, but for its type, IPv4, and the two fields that are computed with."""
 
     rows: int
     size: int
@@ -50,6 +50,7 @@ class Case(NamedTuple):
 
     def packets(self) -> list[bytes]:
         table = np.random.default_rng(self.seed).integers(0, 256, (self.rows, self.size), np.uint8)
+        table[:, 20:22] = (0x08, 0x00)
         table[:, TTL_AT] = self.ttl
         for row, checksum in zip(table, self.checksums, strict=False):
             row[CHECKSUM_AT : CHECKSUM_AT + 2] = list(checksum.to_bytes(2, "big"))

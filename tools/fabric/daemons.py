@@ -27,7 +27,7 @@ from .topology import HostEntry, Topology
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 3.0
 PRIORITY = -10
-"""As in the systemd units: a switch that waits for a processor is a slow network for everybody."""
+"""As in the systemd units."""
 
 
 class LabError(Exception):
@@ -46,7 +46,12 @@ def vswitch_config(topology: Topology, host: HostEntry, directory: Path) -> dict
         },
         "api": {"socket": str(directory / f"{host.name}.sock")},
         "segment": [
-            {"name": segment.name, "vni": segment.vni, "miss": segment.miss}
+            {
+                "name": segment.name,
+                "vni": segment.vni,
+                "miss": segment.miss,
+                "gateway": [gateway.partition("/")[0] for gateway in segment.gateways],
+            }
             for segment in topology.segment
         ],
     }
@@ -72,7 +77,7 @@ def leaf_config(topology: Topology, directory: Path) -> dict[str, Any]:
                 "name": segment.name,
                 "vni": segment.vni,
                 "vrf": "tenant",
-                "gateway": [str(segment.gateway)],
+                "gateway": segment.gateways,
                 "hop-neutral": segment.hop_neutral,
             }
             for segment in topology.segment
@@ -95,6 +100,19 @@ def _start_time(pid: int) -> int | None:
         return None
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] == "Z" else int(fields[19])
+
+
+def give_priority(pid: int) -> None:
+    """Put a daemon before other work: a switch that waits for a processor is a slow network for
+    everybody. Without root it shares the processor as others do.
+
+    Where the kernel shares processors out by session first (autogroup, see sched(7)), a process's
+    own nice value counts only inside its session. The daemon has one of its own; so that has to be
+    nice as well.
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, PRIORITY)
+        Path(f"/proc/{pid}/autogroup").write_text(str(PRIORITY))
 
 
 class DaemonProcess:
@@ -161,8 +179,7 @@ class DaemonProcess:
                 cwd="/",
                 env={**os.environ, "NOTIFY_SOCKET": str(self._notify)},
             )
-        with suppress(PermissionError):  # Without root they share the processor as others do.
-            os.setpriority(os.PRIO_PROCESS, process.pid, PRIORITY)
+        give_priority(process.pid)
         self._child = process
         started = _start_time(process.pid)
         self._record.write_text(json.dumps([process.pid, started]))
