@@ -67,7 +67,7 @@ def error(reason: Reason, segment: Segment, shared_mac: Mac, packet: Buffer) -> 
     may = icmp6.may_be_answered(inner) if is_ipv6 else icmp.may_be_answered(inner)
     if not may or not _may_be_a_host(segment, source):
         return None
-    own = _source_for(segment, source)
+    own = _source_for(segment, shared_mac, source)
     if own is None:
         return None
     if is_ipv6:
@@ -79,8 +79,10 @@ def error(reason: Reason, segment: Segment, shared_mac: Mac, packet: Buffer) -> 
     return _frame_back(packet, shared_mac, own, message)
 
 
-def _source_for(segment: Segment, guest: bytes) -> bytes | None:
+def _source_for(segment: Segment, shared_mac: Mac, guest: bytes) -> bytes | None:
     """Return the gateway address of the guest's subnet; the first of its family for a stranger."""
+    if len(guest) == 16 and ipv6.is_link_local(guest):
+        return ipv6.link_local(shared_mac)
     gateway = segment.gateway_for(guest)
     if gateway is not None:
         return gateway.address
@@ -92,7 +94,7 @@ def too_big(segment: Segment, shared_mac: Mac, packet: Buffer, mtu: int) -> byte
     """Build the message about a sound VXLAN `packet` of which only `mtu` bytes of IP fit."""
     inner = _inner_packet(packet)
     source = bytes(inner[8:24] if _is_ipv6(packet) else inner[12:16])
-    own = _source_for(segment, source)
+    own = _source_for(segment, shared_mac, source)
     if own is None or not _may_be_a_host(segment, source):
         return None
     return pmtu.answer(memoryview(packet)[VXLAN_LEN:], shared_mac, mtu, (own,))

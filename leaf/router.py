@@ -67,7 +67,7 @@ class Reason(StrEnum):
     """Version, length or checksum of the IP header is wrong (RFC 1812 section 5.2.2)."""
     MARTIAN = "martian"
     """A source or destination that no router may forward (RFC 1812 section 5.3.7, RFC 4291 sections
-    2.5 and 2.7)."""
+    2.5 and 2.7), or neighbour discovery behind extension headers, which would pass for local."""
     GATEWAY = "gateway"
     """To a gateway address: an echo is answered."""
     NO_ROUTE = "no_route"
@@ -222,6 +222,9 @@ HEADER_LEN: Final = VXLAN_LEN + 12
 MARTIANS: Final = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
 """Destinations that no router forwards to: this network, loopback, link-local (RFC 3927 section 7),
 multicast and all above (RFC 6890)."""
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+_LINK_LOCAL: Final = b"\xfe\x80" + bytes(6)
+"""The only part of fe80::/10 in use (RFC 4291 section 2.5.6)."""
 MARTIANS6: Final = ("::/127", "::ffff:0:0/96", "fe80::/10", "ff00::/8")
 """Of IPv6: unspecified and loopback, mapped IPv4, link-local where it is not the segment's own, and
 multicast (RFC 6890)."""
@@ -288,9 +291,12 @@ class Router:
         sender = bytes(packet[_SOURCE6_AT:_DESTINATION6_AT])
         if sender[0] == 0xFF or sender in (ipv6.UNSPECIFIED, ipv6.LOOPBACK):
             return _MARTIAN
+        if sender.startswith(_MAPPED) or nd.may_be_hidden(packet[VXLAN_LEN:]):
+            return _MARTIAN
         address = bytes(packet[_DESTINATION6_AT : _DESTINATION6_AT + 16])
         if ipv6.is_link_local(address):
-            return domain.link_locals.get(address, domain.glean)
+            unknown = domain.glean if address.startswith(_LINK_LOCAL) else _MARTIAN
+            return domain.link_locals.get(address, unknown)
         verdict = self._route(domain, domain.fib6, source, address, packet[HOP_LIMIT_AT])
         if ipv6.is_link_local(sender) and verdict is not _GATEWAY:
             return _MARTIAN

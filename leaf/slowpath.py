@@ -397,9 +397,8 @@ class SlowPath:
     def advertise(self, now: float) -> None:
         """Advertise the gateways of the segments that there are now. Called after each change of
         the topology, with the time, which a change does not need otherwise."""
-        self._advertiser.set_segments(
-            [vni for vni, segment in self._segments.items() if segment.advertised], now
-        )
+        said = {vni: segment.advertised for vni, segment in self._segments.items()}
+        self._advertiser.set_segments({vni: what for vni, what in said.items() if what}, now)
 
     def replace_topology(self, topology: Topology) -> list[Binding]:
         """Serve a new topology; keep the bindings that have a place in it, return the others."""

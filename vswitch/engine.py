@@ -332,8 +332,9 @@ class Engine:
                 self.switch.place(attachment)
 
     def set_gateways(self, vni: Vni, addresses: tuple[bytes, ...]) -> None:
-        """Say by which addresses a segment's guests know their gateway."""
+        """Say by which addresses a segment's guests know their gateway, and may not use."""
         self._gateways[vni] = addresses
+        self.switch.set_gateways(vni, addresses)
 
     def measure(self) -> None:
         """Look at the room on the way to the leaves, which may change at any time."""

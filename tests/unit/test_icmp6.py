@@ -150,9 +150,6 @@ def test_time_exceeded(world: World) -> None:
             "fe80::77",
             GATEWAY_LL,
             id="link_local",
-            marks=pytest.mark.xfail(
-                reason="the first of the segment's groups speaks for all", strict=True
-            ),
         ),
         pytest.param(
             H4.link_local,

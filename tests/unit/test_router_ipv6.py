@@ -5,6 +5,7 @@ That both families are forwarded by the same rules is written once and asked of 
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.layers.l2 import Ether
@@ -57,6 +58,7 @@ from tests.unit.leaf_world import (
     to_gateway,
     topology,
 )
+from vswitch.wire import flows
 from vswitch.wire.vxlan import Vtep
 
 both = pytest.mark.parametrize("family", [pytest.param(f, id=f.name) for f in FAMILIES])
@@ -401,3 +403,35 @@ def test_the_kind_of_buffer_makes_no_difference(world: World, kind: type) -> Non
     for dst_ip in (H3.six.ip, H3.link_local.ip, GATEWAY_LL, "ff02::1", "::1", "2001:db8:9::9"):
         asked = to_gateway(H1.six, dst_ip)
         assert world.router.decide(A, kind(asked)) == world.router.decide(A, asked)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "reason"),
+    [
+        pytest.param("::ffff:9.9.9.9", H3.six.ip, Reason.MARTIAN, id="mapped_source"),
+        pytest.param(H1.six.ip, "febf::1", Reason.MARTIAN, id="link_local_that_nobody_has"),
+        pytest.param(H1.link_local.ip, "fe80::77", Reason.GLEAN, id="link_local_to_ask_for"),
+    ],
+)
+def test_addresses_that_are_none(source: str, target: str, reason: Reason) -> None:
+    world = World(*GUESTS, *GUESTS6, ipv6=True)
+    packet = vxlan(ONE, ip6(SHARED_MAC, H1.mac, source, target))
+    assert world.router.decide(A, packet).reason is reason
+
+
+def test_discovery_behind_extension_headers_is_not_carried_to_another_host() -> None:
+    """It would arrive with the hop limit of 255 that says that no router was on the way."""
+    world = World(*GUESTS, *GUESTS6, ipv6=True)
+    own, other = H1.link_local.ip, H3.link_local.ip
+    plain = na(SHARED_MAC, H1.mac, H1.six.ip, other, sender_ip=own)
+    hidden = na(SHARED_MAC, H1.mac, H1.six.ip, other, sender_ip=own, extensions=IPv6ExtHdrDestOpt())
+    assert world.router.decide(A, vxlan(ONE, plain)).reason is Reason.ND
+    assert world.router.decide(A, vxlan(ONE, hidden)).reason is Reason.MARTIAN
+
+
+def test_no_train_is_made_of_icmpv6() -> None:
+    """An echo at its head would take an advertisement along."""
+    echo = vxlan(ONE, echo6(SHARED_MAC, H1.mac, H1.link_local.ip, H3.link_local.ip))
+    slot = np.zeros(len(echo) * 3, dtype=np.uint8)
+    slot.data[:] = echo * 3
+    assert len(flows.trains(slot, len(slot), len(echo))) == 3

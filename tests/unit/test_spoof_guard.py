@@ -334,7 +334,6 @@ def test_with_the_guard_off_a_guest_may_be_a_router(switch: Switch) -> None:
 # Three ways past the guard that a review has found.
 
 
-@pytest.mark.xfail(reason="any link-local address passes, the gateway's too", strict=True)
 @pytest.mark.parametrize(
     "frame",
     [
@@ -348,7 +347,6 @@ def test_nobody_is_the_default_router(switch: Switch, frame: bytes) -> None:
     assert switch.decide(ALICE, frame).egress == ()
 
 
-@pytest.mark.xfail(reason="what cannot be walked to its end passes", strict=True)
 @pytest.mark.parametrize(
     "frame",
     [
@@ -374,7 +372,6 @@ def checksum_of(frame: bytes) -> int:
     return total
 
 
-@pytest.mark.xfail(reason="a run is decided by its first frame", strict=True)
 def test_every_advertisement_of_a_burst_is_examined() -> None:
     """The frames agree in all that a run is told by: the forged ones make up in the reserved field
     what their target changes in the checksum."""

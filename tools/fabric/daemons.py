@@ -27,7 +27,7 @@ from .topology import HostEntry, Topology
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 3.0
 PRIORITY = -10
-"""As in the systemd units."""
+"""As in the systemd units: a switch that waits for a processor is a slow network for everybody."""
 
 
 class LabError(Exception):
@@ -102,19 +102,6 @@ def _start_time(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
-def give_priority(pid: int) -> None:
-    """Put a daemon before other work: a switch that waits for a processor is a slow network for
-    everybody. Without root it shares the processor as others do.
-
-    Where the kernel shares processors out by session first (autogroup, see sched(7)), a process's
-    own nice value counts only inside its session. The daemon has one of its own; so that has to be
-    nice as well.
-    """
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, pid, PRIORITY)
-        Path(f"/proc/{pid}/autogroup").write_text(str(PRIORITY))
-
-
 class DaemonProcess:
     """One daemon of a lab."""
 
@@ -179,7 +166,8 @@ class DaemonProcess:
                 cwd="/",
                 env={**os.environ, "NOTIFY_SOCKET": str(self._notify)},
             )
-        give_priority(process.pid)
+        with suppress(PermissionError):  # Without root they share the processor as others do.
+            os.setpriority(os.PRIO_PROCESS, process.pid, PRIORITY)
         self._child = process
         started = _start_time(process.pid)
         self._record.write_text(json.dumps([process.pid, started]))
@@ -201,6 +189,18 @@ class DaemonProcess:
                     continue
         tail = self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
         raise LabError(f"{self.kind} {self.name} did not start; its log ends with:\n{tail}")
+
+    def put_first(self) -> None:
+        """Put it before the work of other sessions, too.
+
+        Where the kernel shares processors out by session first (autogroup, see sched(7)), PRIORITY
+        counts only inside a session, and the daemon's is its own. This is not done to every daemon:
+        guests that are sent as much as they can take need a processor to take it.
+        """
+        process = self.process()
+        if process is not None:
+            with suppress(OSError):  # Without root, or on a kernel that does not group.
+                Path(f"/proc/{process.pid}/autogroup").write_text(str(PRIORITY))
 
     def down(self) -> None:
         """Stop it: asked first, ended by force when it does not go."""
