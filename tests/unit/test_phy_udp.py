@@ -385,3 +385,16 @@ def test_super_frames_of_one_segment_each_arrive_as_they_were(ends: Ends) -> Non
         expected.append(vxlan(RED, whole))
     wire(ends, *frames)
     assert ends.received(3) == expected
+
+
+def test_super_frames_of_one_segment_keep_their_place_among_others(ends: Ends) -> None:
+    """They are not held back, so what was held back before them must go first."""
+    frames, expected = [], []
+    for number in range(20):
+        frame, whole, offset = guest_frame(TCP(sport=4000, dport=5000), bytes([number]) * 50)
+        is_super = number // 3 % 2
+        note = struct.pack("<BBHHHH", 1, 1, 54, 100, 34, offset) if is_super else vnet.PLAIN
+        frames.append((frame if is_super else whole, note))
+        expected.append(vxlan(RED, whole))
+    wire(ends, *frames)
+    assert ends.received(20) == expected
