@@ -11,7 +11,7 @@ No I/O; time is an argument.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from vswitch.wire.vxlan import Vni
 
@@ -26,17 +26,17 @@ class Advertiser:
 
     def __init__(self) -> None:
         self._sent: dict[Vni, int] = {}
+        self._said: dict[Vni, object] = {}
         self._due: list[tuple[float, Vni]] = []
 
-    def set_segments(self, segments: Iterable[Vni], now: float) -> None:
-        """Advertise to these and no others; to new ones from now on."""
-        wanted = set(segments)
-        for vni in wanted - self._sent.keys():
-            self._sent[vni] = 0
-            heapq.heappush(self._due, (now, vni))
-        for vni in self._sent.keys() - wanted:
-            del self._sent[vni]
-        self._due = [(when, vni) for when, vni in self._due if vni in wanted]
+    def set_segments(self, segments: Mapping[Vni, object], now: float) -> None:
+        """Advertise to these and no others; from now on to new ones, and to those for which there
+        is something else to say."""
+        kept = {vni for vni, said in segments.items() if self._said.get(vni) == said}
+        self._said = dict(segments)
+        self._sent = {vni: self._sent[vni] if vni in kept else 0 for vni in segments}
+        self._due = [(when, vni) for when, vni in self._due if vni in kept]
+        self._due += [(now, vni) for vni in segments if vni not in kept]
         heapq.heapify(self._due)
 
     def due(self, now: float) -> list[Vni]:

@@ -174,7 +174,12 @@ def make(daemon: Daemon) -> FastAPI:
             "dhcp": {reason.value: count for reason, count in slowpath.dhcp_counts.items()},
             "bindings": {name.value: n for name, n in slowpath.binding_counts.items()},
             "glean": {name.value: n for name, n in slowpath.glean_counts.items()},
-            "events": {**slowpath.events, "send_failed": engine.send_failed},
+            "events": {
+                **slowpath.events,
+                "send_failed": engine.send_failed,
+                "multicast_copies": engine.multicast_copies,
+                "multicast_policed": engine.multicast_policed,
+            },
             "tunnel_faults": engine.tunnel.faults,
         }
 
@@ -233,6 +238,15 @@ def make(daemon: Daemon) -> FastAPI:
             said = "Packets that could not be sent, by cause."
             value = engine.tunnel.faults[cause]
             yield Sample("counter", "leaf_tunnel_faults", said, {"cause": cause}, value)
+        for name, said, value in (
+            ("multicast_copies", "Copies of replicated packets.", engine.multicast_copies),
+            (
+                "multicast_policed",
+                "Packets beyond the rate of replication.",
+                engine.multicast_policed,
+            ),
+        ):
+            yield Sample("counter", f"leaf_{name}", said, {}, value)
         yield Sample("gauge", "leaf_bindings", "Bindings.", {}, len(slowpath.bindings))
         yield Sample("gauge", "leaf_leases", "Addresses with a lease.", {}, len(slowpath.leases))
         said = "Log lines that could not be written."

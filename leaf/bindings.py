@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -128,6 +128,8 @@ class Bindings:
         self._capacity = capacity
         self._by_address: dict[Key, Binding] = {}
         self._by_mac: dict[tuple[Vni, Mac], dict[bytes, Binding]] = {}
+        self._at: dict[Vni, Counter[Vtep]] = {}
+        """How many bindings of a segment are behind each VTEP."""
         self._departed: OrderedDict[tuple[Vni, Mac], int] = OrderedDict()
         self._due: list[tuple[float, Key]] = []
         """A heap. An entry may be too early, since hearing from a binding does not touch it; it is
@@ -147,6 +149,10 @@ class Bindings:
     def of_mac(self, segment: Vni, mac: Mac) -> list[Binding]:
         """Return all bindings of a MAC."""
         return list(self._by_mac.get((segment, mac), {}).values())
+
+    def vteps(self, segment: Vni) -> list[Vtep]:
+        """Return the VTEPs that have guests of a segment."""
+        return list(self._at.get(segment, ()))
 
     # -- news ----------------------------------------------------------------------------------
 
@@ -303,7 +309,9 @@ class Bindings:
         for binding in own.values():
             binding.sequence = newest
         for binding in moved:
+            self._leave(binding)
             binding.vtep = vtep
+            self._at.setdefault(segment, Counter())[vtep] += 1
             binding.heard, binding.probes = now, 0
             if binding.state is State.PROBING:
                 binding.state = State.REACHABLE
@@ -323,6 +331,7 @@ class Bindings:
         state = State.CONFIGURED if configured else State.REACHABLE
         binding = Binding(segment, address, mac, vtep, state, newest, now)
         self._by_address[segment, address] = binding
+        self._at.setdefault(segment, Counter())[vtep] += 1
         self._by_mac.setdefault((segment, mac), {})[address] = binding
         self._departed.pop((segment, mac), None)
         if not configured:
@@ -332,11 +341,21 @@ class Bindings:
     def _remove(self, binding: Binding) -> None:
         key = (binding.segment, binding.mac)
         del self._by_address[binding.segment, binding.address]
+        self._leave(binding)
         own = self._by_mac[key]
         del own[binding.address]
         if not own:
             del self._by_mac[key]
             self._remember(binding.segment, binding.mac, binding.sequence)
+
+    def _leave(self, binding: Binding) -> None:
+        """One binding less behind its VTEP."""
+        there = self._at[binding.segment]
+        there[binding.vtep] -= 1
+        if not there[binding.vtep]:
+            del there[binding.vtep]
+            if not there:
+                del self._at[binding.segment]
 
     def _remember(self, segment: Vni, mac: Mac, sequence: int) -> None:
         """Keep the sequence of a MAC that has no bindings."""

@@ -71,6 +71,7 @@ class LimitSettings(Settings):
     punts_per_second: float = Field(2000.0, gt=0)
     icmp_per_second: float = Field(500.0, gt=0)
     gleans_per_second: float = Field(500.0, gt=0)
+    multicast_per_second: float = Field(1000.0, gt=0)
     guest_punts_per_second: float = Field(200.0, gt=0)
     guest_gleans_per_second: float = Field(50.0, gt=0)
     guest_dhcp_per_second: float = Field(10.0, gt=0)

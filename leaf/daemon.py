@@ -48,6 +48,7 @@ class Daemon:
                 limits.punts_per_second,
                 limits.icmp_per_second,
                 limits.gleans_per_second,
+                limits.multicast_per_second,
                 limits.guest_punts_per_second,
                 limits.guest_gleans_per_second,
                 limits.guest_dhcp_per_second,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vswitch.phy.tunnel import BUDGET, Inbox, Train, Tunnel
+from vswitch.service.policer import Policer
 from vswitch.wire import vxlan
 from vswitch.wire.vxlan import VXLAN_LEN, Vtep
 
@@ -56,7 +57,8 @@ class Engine:
         self.slowpath = SlowPath(topology, self.router, bindings, limits, on_failure, leases)
         self.tunnel = tunnel
         self.counts = dict.fromkeys(Reason, 0)
-        self.send_failed = 0
+        self.send_failed = self.multicast_policed = self.multicast_copies = 0
+        self._multicast = Policer(limits.multicast, limits.multicast)
         self._clock = clock
         self._inbox = Inbox()
         self._rewriter = Rewriter()
@@ -76,27 +78,41 @@ class Engine:
         verdict = self.router.decide(train.source, train.data[: train.size])
         self.counts[verdict.reason] += train.count
         if verdict.vtep is not None:
-            self._forward(verdict, verdict.vtep, train)
+            self._forward(verdict, verdict.vtep, train, now)
         elif verdict.reason in PUNTED:
             for packet in train.packets():
                 self.send(self.slowpath.handle(verdict, train.source, packet, now))
         elif verdict.reason is Reason.MULTICAST_REPLICATED:
-            self._replicate(verdict, train)
+            self._replicate(verdict, train, now)
 
-    def _forward(self, verdict: Verdict, vtep: Vtep, train: Train) -> None:
+    def _forward(self, verdict: Verdict, vtep: Vtep, train: Train, now: float) -> None:
+        room = self.tunnel.room.get(vtep, train.size)
+        if train.size > room:
+            self._too_big(vtep, train, room, now)
+            return
         flow = vxlan.flow_hash(train.data[VXLAN_LEN : train.size])
         self._rewriter.rewrite(train, verdict)
         if not self.tunnel.send_train(vtep, flow, train.data, train.size):
             self.send_failed += 1
 
-    def _replicate(self, verdict: Verdict, train: Train) -> None:
-        """One copy to each other vswitch of the segment; the frames stay as they are."""
+    def _too_big(self, vtep: Vtep, train: Train, room: int, now: float) -> None:
+        """Tell the sender; a train has one."""
+        packet = train.data[: train.size]
+        self.send(self.slowpath.too_big(train.source, packet, room, now))
+
+    def _replicate(self, verdict: Verdict, train: Train, now: float) -> None:
+        """One copy to each other vswitch that has guests of the segment, as it is."""
         assert verdict.segment is not None
+        vni = verdict.segment.vni
+        if not self._multicast.take(vni, now, train.count):
+            self.multicast_policed += train.count
+            return
         flow = vxlan.flow_hash(train.data[VXLAN_LEN : train.size])
-        for vtep in verdict.segment.vteps:
-            if vtep != train.source and not self.tunnel.send_train(
-                vtep, flow, train.data, train.size
-            ):
+        for vtep in self.slowpath.bindings.vteps(vni):
+            if vtep == train.source:
+                continue
+            self.multicast_copies += train.count
+            if not self.tunnel.send_train(vtep, flow, train.data, train.size):
                 self.send_failed += 1
 
     def send(self, sends: list[Send]) -> None:
@@ -114,3 +130,7 @@ class Engine:
     def deadline(self) -> float | None:
         """Say when `tick` wants to be called next."""
         return self.slowpath.deadline()
+
+    def measure(self) -> None:
+        """Look at the room on the way to all peers, which may change at any time."""
+        self.tunnel.measure(self.router.peers)

@@ -7,7 +7,7 @@ caller holds the rate limit. The leaf never sends redirects.
 
 from __future__ import annotations
 
-from vswitch.wire import ethernet, icmp, icmp6, ipv4, ipv6
+from vswitch.wire import ethernet, icmp, icmp6, ipv4, ipv6, pmtu
 from vswitch.wire.ethernet import Buffer, Mac
 from vswitch.wire.vxlan import VXLAN_LEN
 
@@ -67,7 +67,7 @@ def error(reason: Reason, segment: Segment, shared_mac: Mac, packet: Buffer) -> 
     may = icmp6.may_be_answered(inner) if is_ipv6 else icmp.may_be_answered(inner)
     if not may or not _may_be_a_host(segment, source):
         return None
-    own = _source_for(segment, source)
+    own = _source_for(segment, shared_mac, source)
     if own is None:
         return None
     if is_ipv6:
@@ -79,13 +79,25 @@ def error(reason: Reason, segment: Segment, shared_mac: Mac, packet: Buffer) -> 
     return _frame_back(packet, shared_mac, own, message)
 
 
-def _source_for(segment: Segment, guest: bytes) -> bytes | None:
+def _source_for(segment: Segment, shared_mac: Mac, guest: bytes) -> bytes | None:
     """Return the gateway address of the guest's subnet; the first of its family for a stranger."""
+    if len(guest) == 16 and ipv6.is_link_local(guest):
+        return ipv6.link_local(shared_mac)
     gateway = segment.gateway_for(guest)
     if gateway is not None:
         return gateway.address
     same = (one.address for one in segment.gateways if len(one.address) == len(guest))
     return next(same, None)
+
+
+def too_big(segment: Segment, shared_mac: Mac, packet: Buffer, mtu: int) -> bytes | None:
+    """Build the message about a sound VXLAN `packet` of which only `mtu` bytes of IP fit."""
+    inner = _inner_packet(packet)
+    source = bytes(inner[8:24] if _is_ipv6(packet) else inner[12:16])
+    own = _source_for(segment, shared_mac, source)
+    if own is None or not _may_be_a_host(segment, source):
+        return None
+    return pmtu.answer(memoryview(packet)[VXLAN_LEN:], shared_mac, mtu, (own,))
 
 
 def answer(segment: Segment, shared_mac: Mac, packet: Buffer) -> bytes | None:

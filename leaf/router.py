@@ -57,9 +57,9 @@ class Reason(StrEnum):
     DHCP = "dhcp"
     """A guest's message to a DHCP server, where the segment has DHCP: to the DHCP rules."""
     MULTICAST_DROPPED = "multicast_dropped"
-    """Any other group destination: it ends here."""
+    """Any other group destination: it ends here. So do IGMP and MLD, which speak to a router."""
     MULTICAST_REPLICATED = "multicast_replicated"
-    """The segment has multicast = "replicate": to its other vswitches."""
+    """The segment has multicast = "replicate": to its other vswitches that have guests."""
     FOREIGN_MAC = "foreign_mac"
     """Unicast to a MAC that is not the gateway's: what a plain fabric does to a moved guest's
     frames where the vswitch does not rewrite them."""
@@ -69,7 +69,7 @@ class Reason(StrEnum):
     """Version, length or checksum of the IP header is wrong (RFC 1812 section 5.2.2)."""
     MARTIAN = "martian"
     """A source or destination that no router may forward (RFC 1812 section 5.3.7, RFC 4291 sections
-    2.5 and 2.7)."""
+    2.5 and 2.7), or neighbour discovery behind extension headers, which would pass for local."""
     GATEWAY = "gateway"
     """To a gateway address: an echo is answered."""
     NO_ROUTE = "no_route"
@@ -208,6 +208,7 @@ _FOREIGN_MAC = Verdict(Reason.FOREIGN_MAC)
 _NOT_IP = Verdict(Reason.NOT_IP)
 _BAD_IP_HEADER = Verdict(Reason.BAD_IP_HEADER)
 _MARTIAN = Verdict(Reason.MARTIAN)
+_MULTICAST_ENDED = Verdict(Reason.MULTICAST_DROPPED)
 _GATEWAY = Verdict(Reason.GATEWAY)
 _NO_ROUTE = Verdict(Reason.NO_ROUTE)
 _EXPIRED = Verdict(Reason.EXPIRED)
@@ -228,6 +229,9 @@ HEADER_LEN: Final = VXLAN_LEN + 12
 MARTIANS: Final = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
 """Destinations that no router forwards to: this network, loopback, link-local (RFC 3927 section 7),
 multicast and all above (RFC 6890)."""
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+_LINK_LOCAL: Final = b"\xfe\x80" + bytes(6)
+"""The only part of fe80::/10 in use (RFC 4291 section 2.5.6)."""
 MARTIANS6: Final = ("::/127", "::ffff:0:0/96", "fe80::/10", "ff00::/8")
 """Of IPv6: unspecified and loopback, mapped IPv4, link-local where it is not the segment's own, and
 multicast (RFC 6890)."""
@@ -274,7 +278,7 @@ class Router:
         if destination[0] & 1:
             if domain.dhcp is not None and dhcp.is_for_server(packet[VXLAN_LEN:]):
                 return domain.dhcp
-            return domain.multicast
+            return _MULTICAST_ENDED if _is_membership(ethertype, packet) else domain.multicast
         if not own:
             return _FOREIGN_MAC
         if ethertype == ethernet.IPV4:
@@ -303,9 +307,12 @@ class Router:
         sender = bytes(packet[_SOURCE6_AT:_DESTINATION6_AT])
         if sender[0] == 0xFF or sender in (ipv6.UNSPECIFIED, ipv6.LOOPBACK):
             return _MARTIAN
+        if sender.startswith(_MAPPED) or nd.may_be_hidden(packet[VXLAN_LEN:]):
+            return _MARTIAN
         address = bytes(packet[_DESTINATION6_AT : _DESTINATION6_AT + 16])
         if ipv6.is_link_local(address):
-            return domain.link_locals.get(address, domain.glean)
+            unknown = domain.glean if address.startswith(_LINK_LOCAL) else _MARTIAN
+            return domain.link_locals.get(address, unknown)
         verdict = self._route(domain, domain.fib6, source, address, packet[HOP_LIMIT_AT])
         if ipv6.is_link_local(sender) and verdict is not _GATEWAY:
             return _MARTIAN
@@ -388,6 +395,11 @@ class Router:
                 return segment
         raise ValueError("a static route's `via` is in no subnet of its VRF")  # Checked before.
 
+    @property
+    def peers(self) -> frozenset[Vtep]:
+        """All VTEPs that packets may come from."""
+        return self._peers
+
     def fib(self, vrf: str, version: int = 4) -> Fib[Entry]:
         """Return a VRF's table, for `show`."""
         return self._fibs[vrf][version == 6]
@@ -411,6 +423,23 @@ class Router:
             self._domains[segment.vni].link_locals.pop(address, None)
             return
         self._fibs[segment.vrf].of(address).hosts.pop(address, None)
+
+
+_IGMP: Final = 2
+_MLD: Final = (130, 131, 132, 143)
+"""RFC 2710 section 3, RFC 3810 section 5."""
+
+
+def _is_membership(ethertype: int, packet: Buffer) -> bool:
+    """Say whether a group frame is IGMP, or MLD, which always has a hop-by-hop header (RFC 3810
+    section 5)."""
+    if len(packet) <= IP_AT + 48:
+        return ethertype == ethernet.IPV4 and len(packet) > IP_AT + 9 and packet[IP_AT + 9] == _IGMP
+    if ethertype == ethernet.IPV4:
+        return packet[IP_AT + 9] == _IGMP
+    if ethertype != ethernet.IPV6 or packet[IP_AT + 6] != ipv6.HOP_BY_HOP:
+        return False
+    return packet[IP_AT + 40] == ipv6.ICMP and packet[IP_AT + 48] in _MLD
 
 
 def _is_link_local(address: bytes) -> bool:

@@ -44,6 +44,7 @@ EVENTS = {
     "rarp_malformed": "RARPs that are none, or of a sender that is not the frame's source",
     "icmp_sent": "ICMP answers and errors sent",
     "icmp_policed": "ICMP answers and errors beyond the rate of their VTEP",
+    "too_big": "packets that do not fit into the tunnel",
     "icmp_silent": "packets about which no ICMP may be or could be sent",
     "arp_answers": "ARP answers sent",
     "arp_questions": "ARP questions sent, to glean and to confirm",
@@ -72,6 +73,8 @@ class Limits(NamedTuple):
     """ICMP answers and errors per VTEP."""
     gleans: float = 500.0
     """New addresses asked for, over all."""
+    multicast: float = 1000.0
+    """Packets to replicate, per segment, before they are copied."""
     guest_punts: float = 200.0
     """Packets per guest: so a guest that floods starves only itself, until ten do."""
     guest_gleans: float = 50.0
@@ -338,6 +341,26 @@ class SlowPath:
         self.events["icmp_sent"] += 1
         return [Send(source, vxlan.header(segment.vni) + frame)]
 
+    def too_big(
+        self, source: Vtep, packet: memoryview | bytes, room: int, now: float
+    ) -> list[Send]:
+        """Tell the sender of a packet that only `room` bytes fit into the tunnel to its target."""
+        self.events["too_big"] += 1
+        segment = self._router.segment_of(packet)
+        if segment is None or source not in segment.vteps:
+            self.events["icmp_silent"] += 1
+            return []
+        if not self._icmp.take(source, now):
+            self.events["icmp_policed"] += 1
+            return []
+        mtu = room - VXLAN_LEN - ethernet.HEADER_LEN
+        frame = icmp.too_big(segment, segment.vteps[source].shared_mac, packet, mtu)
+        if frame is None:
+            self.events["icmp_silent"] += 1
+            return []
+        self.events["icmp_sent"] += 1
+        return [Send(source, vxlan.header(segment.vni) + frame)]
+
     # -- gleaning ------------------------------------------------------------------------------
 
     def _glean(
@@ -446,9 +469,8 @@ class SlowPath:
     def advertise(self, now: float) -> None:
         """Advertise the gateways of the segments that there are now. Called after each change of
         the topology, with the time, which a change does not need otherwise."""
-        self._advertiser.set_segments(
-            [vni for vni, segment in self._segments.items() if segment.advertised], now
-        )
+        said = {vni: segment.advertised for vni, segment in self._segments.items()}
+        self._advertiser.set_segments({vni: what for vni, what in said.items() if what}, now)
 
     def replace_topology(self, topology: Topology) -> list[Binding]:
         """Serve a new topology; keep the bindings that have a place in it, return the others."""

@@ -12,13 +12,20 @@ from pydantic import Field
 from vswitch.service.question import FrameQuestion
 from vswitch.service.settings import VtepField
 from vswitch.service.steps import explain
-from vswitch.wire import ethernet, vxlan
+from vswitch.wire import ethernet, nd, vxlan
 from vswitch.wire.ethernet import Mac
 
 from . import gateway
 from . import neighbour as rules
 from .bindings import Bindings
 from .router import STEPS, Reason, Router
+
+_OF_ROUTERS = {
+    nd.ROUTER_SOLICITATION: "router solicitation: answered by an advertisement",
+    nd.ROUTER_ADVERTISEMENT: "router advertisement of a guest: ends here",
+    nd.REDIRECT: "redirect of a guest: ends here",
+}
+"""The messages that the rules for neighbours are not for."""
 
 
 class TraceRequest(FrameQuestion):
@@ -39,7 +46,13 @@ def trace(router: Router, bindings: Bindings, ask: TraceRequest) -> dict[str, An
         told["destination_mac"] = ethernet.format_mac(verdict.header[8:14])
         told["source_mac"] = ethernet.format_mac(verdict.header[14:20])
     segment = verdict.segment
-    if verdict.reason in (Reason.ARP, Reason.ND) and segment is not None:
+    kind = nd.kind_of(frame)
+    if segment is not None and kind in _OF_ROUTERS:
+        told["nd"] = _OF_ROUTERS[kind]
+        told["answer"] = None
+        if kind == nd.ROUTER_SOLICITATION and segment.advertised is not None:
+            told["answer"] = ethernet.format_mac(segment.vteps[ask.vtep].shared_mac)
+    elif verdict.reason in (Reason.ARP, Reason.ND) and segment is not None:
         rule = rules.decide(
             segment,
             ask.vtep,

@@ -10,7 +10,18 @@ import socket
 from struct import pack
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet6 import (
+    ICMPv6EchoRequest,
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6ND_RA,
+    ICMPv6ND_Redirect,
+    ICMPv6ND_RS,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptPrefixInfo,
+    ICMPv6NDOptSrcLLAddr,
+    IPv6,
+)
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
@@ -22,6 +33,8 @@ BRIDGE_GROUP = bytes.fromhex("0180c2000000")
 SHARED_MAC = bytes.fromhex("0000deadbeef")
 OTHER_SHARED_MAC = bytes.fromhex("0000deadbe00")
 """The gateway of another group of leaves."""
+ALL_NODES_MAC, ALL_ROUTERS_MAC = bytes.fromhex("333300000001"), bytes.fromhex("333300000002")
+"""Where packets to ff02::1 and ff02::2 go (RFC 2464 section 7)."""
 
 
 def mac(number: int) -> bytes:
@@ -75,6 +88,112 @@ def udp6(dst: bytes, src: bytes, src_ip: str = "2001:db8::1", dst_ip: str = "200
     """UDP over IPv6."""
     body = UDP(sport=4000, dport=5000) / Raw(b"payload")
     return bytes(_ether(dst, src) / IPv6(src=src_ip, dst=dst_ip) / body)
+
+
+def ip6(
+    dst: bytes,
+    src: bytes,
+    src_ip: str,
+    dst_ip: str,
+    *,
+    payload: bytes = b"payload",
+    extensions: Packet | None = None,
+    **fields: object,
+) -> bytes:
+    """UDP over IPv6 with any field of the IP header by its name in scapy: hlim, plen, tc, fl."""
+    packet = IPv6(src=src_ip, dst=dst_ip, **fields)
+    if extensions is not None:
+        packet /= extensions
+    return bytes(_ether(dst, src) / packet / UDP(sport=4000, dport=5000) / Raw(payload))
+
+
+def echo6(dst: bytes, src: bytes, src_ip: str, dst_ip: str, **fields: object) -> bytes:
+    """An ICMPv6 echo request."""
+    body = ICMPv6EchoRequest(id=7, seq=3, data=b"0123456789")
+    return bytes(_ether(dst, src) / IPv6(src=src_ip, dst=dst_ip, **fields) / body)
+
+
+def link_local(station: bytes) -> str:
+    """The link-local address that is made of a MAC (RFC 4291 appendix A)."""
+    made = bytes([station[0] ^ 2]) + station[1:3] + b"\xff\xfe" + station[3:]
+    return socket.inet_ntop(socket.AF_INET6, b"\xfe\x80" + bytes(6) + made)
+
+
+def _solicited_node(target: str) -> tuple[bytes, str]:
+    """The group that whoever has `target` listens to: its MAC and its address."""
+    last = v6(target)[13:]
+    group = bytes.fromhex("ff0200000000000000000001ff") + last
+    return b"\x33\x33\xff" + last, socket.inet_ntop(socket.AF_INET6, group)
+
+
+def ns(
+    dst: bytes | None,
+    src: bytes,
+    sender_ip: str,
+    target_ip: str,
+    sender_mac: bytes | None = None,
+    extensions: Packet | None = None,
+    **fields: object,
+) -> bytes:
+    """A neighbour solicitation: to the group of its target where `dst` is None, else to a MAC.
+
+    From :: it is duplicate address detection: without the option, and always to the group.
+    """
+    group_mac, group = _solicited_node(target_ip)
+    probe = sender_ip == "::"
+    packet = IPv6(
+        src=sender_ip, dst=group if dst is None or probe else target_ip, **{"hlim": 255} | fields
+    )
+    if extensions is not None:
+        packet /= extensions
+    packet /= ICMPv6ND_NS(tgt=target_ip)
+    if not probe or sender_mac is not None:
+        packet /= ICMPv6NDOptSrcLLAddr(lladdr=(sender_mac or src).hex(":"))
+    return bytes(_ether(group_mac if dst is None else dst, src) / packet)
+
+
+def na(
+    dst: bytes | None,
+    src: bytes,
+    address: str,
+    to_ip: str = "ff02::1",
+    sender_mac: bytes | None = None,
+    extensions: Packet | None = None,
+    sender_ip: str | None = None,
+    **fields: object,
+) -> bytes:
+    """A neighbour advertisement that `address` is at `src`; to all nodes where `dst` is None."""
+    solicited = int(to_ip != "ff02::1")
+    packet = IPv6(src=sender_ip or address, dst=to_ip, **{"hlim": 255} | fields)
+    if extensions is not None:
+        packet /= extensions
+    packet /= ICMPv6ND_NA(tgt=address, R=0, S=solicited, O=1)
+    packet /= ICMPv6NDOptDstLLAddr(lladdr=(sender_mac or src).hex(":"))
+    return bytes(_ether(ALL_NODES_MAC if dst is None else dst, src) / packet)
+
+
+def rs(src: bytes, src_ip: str = "::", **fields: object) -> bytes:
+    """A router solicitation; with the source's MAC where it has an address."""
+    packet = IPv6(src=src_ip, dst="ff02::2", **{"hlim": 255} | fields) / ICMPv6ND_RS()
+    if src_ip != "::":
+        packet /= ICMPv6NDOptSrcLLAddr(lladdr=src.hex(":"))
+    return bytes(_ether(ALL_ROUTERS_MAC, src) / packet)
+
+
+def ra(src: bytes, src_ip: str, dst: bytes = ALL_NODES_MAC, dst_ip: str = "ff02::1") -> bytes:
+    """A router advertisement of somebody who wants to be the default router."""
+    packet = IPv6(src=src_ip, dst=dst_ip, hlim=255) / ICMPv6ND_RA(routerlifetime=1800)
+    packet /= ICMPv6NDOptSrcLLAddr(lladdr=src.hex(":"))
+    packet /= ICMPv6NDOptPrefixInfo(prefix="2001:db8:66::", prefixlen=64)
+    return bytes(_ether(dst, src) / packet)
+
+
+def redirect(dst: bytes, src: bytes, src_ip: str, dst_ip: str, about: str, better: str) -> bytes:
+    """A redirect: `about` is to be sent to `better` from now on."""
+    packet = IPv6(src=src_ip, dst=dst_ip, hlim=255)
+    packet /= ICMPv6ND_Redirect(tgt=better, dst=about)
+    packet /= ICMPv6NDOptDstLLAddr(lladdr=src.hex(":"))
+    return bytes(_ether(dst, src) / packet)
 
 
 def fragments(frame: bytes, size: int = 64) -> list[bytes]:
@@ -145,3 +264,17 @@ def fast_arp(src: bytes, src_ip: str, target_ip: str) -> bytes:
     """Build an ARP request by hand, for tests that need ten thousand of them."""
     head = b"\xff" * 6 + src + b"\x08\x06" + bytes.fromhex("0001080006040001")
     return (head + src + v4(src_ip) + bytes(6) + v4(target_ip)).ljust(60, b"\0")
+
+
+def solicitation(src: bytes, src_ip: str, target_ip: str) -> bytes:
+    """Build a neighbour solicitation, as a guest asks for an address."""
+    target = v6(target_ip)
+    group = b"\xff\x02" + bytes(9) + b"\x01\xff" + target[13:]
+    body = bytes((135, 0, 0, 0)) + bytes(4) + target + b"\x01\x01" + src
+    pseudo = v6(src_ip) + group + len(body).to_bytes(4, "big") + b"\0\0\0\x3a"
+    total = sum(int.from_bytes((pseudo + body)[at : at + 2], "big") for at in range(0, 72, 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    body = body[:2] + (0xFFFF - total).to_bytes(2, "big") + body[4:]
+    header = b"\x60\0\0\0" + len(body).to_bytes(2, "big") + b"\x3a\xff" + v6(src_ip) + group
+    return b"\x33\x33" + group[12:] + src + b"\x86\xdd" + header + body

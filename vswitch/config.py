@@ -45,6 +45,9 @@ class Identity(Settings):
     """Size of the pool of outer source ports."""
     offload: Literal["auto", "off"] = "auto"
     """auto: super-frames at the ports, trains in the tunnel, where the kernel has them."""
+    too_big: Literal["drop", "fragment"] = "drop"
+    """What becomes of IPv4 that does not fit into the tunnel and may be fragmented. (The sender of
+    all else is told by ICMP.)"""
 
 
 class Api(Settings):
@@ -60,6 +63,9 @@ class SegmentSettings(Settings):
     vni: VniField
     miss: Literal["rewrite", "flood", "drop"] = "rewrite"
     spoof_guard: Flag = True
+    gateway: tuple[AddressField, ...] = Field((), max_length=32)
+    """The gateway's addresses, from which guests are told of packets that do not fit into the
+    tunnel; without them, that comes from the address that the packet was for."""
 
 
 class GuestSettings(Settings):
@@ -139,6 +145,7 @@ class Change(NamedTuple):
         "add segment",
         "set miss",
         "set guard",
+        "set gateway",
         "set leaves",
         "attach",
         "log level",
@@ -157,7 +164,7 @@ class Plan(NamedTuple):
 def plan(old: Config, new: Config, absent: Container[str] = frozenset()) -> Plan:
     """Compute how to get from `old` to `new`; guests in `absent` are configured in `old` but could
     not be attached, or have lost their device since."""
-    fixed = ("name", "vtep", "udp_port", "shared_mac", "source_ports", "offload")
+    fixed = ("name", "vtep", "udp_port", "shared_mac", "source_ports", "offload", "too_big")
     needs_restart = [
         f"vswitch.{key.replace('_', '-')}"
         for key in fixed
@@ -201,6 +208,11 @@ def plan(old: Config, new: Config, absent: Container[str] = frozenset()) -> Plan
         if name in after
         and name not in replaced
         and before[name].spoof_guard != after[name].spoof_guard
+    ]
+    changes += [
+        Change("set gateway", name)
+        for name in before
+        if name in after and name not in replaced and before[name].gateway != after[name].gateway
     ]
     if old.vswitch.leaves != new.vswitch.leaves:
         changes.append(Change("set leaves", ", ".join(new.vswitch.leaves)))

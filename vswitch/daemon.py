@@ -74,6 +74,7 @@ class Daemon:
             clock=time.monotonic,
             log=self.log,
             on_gone=self._on_gone,
+            fragments=config.vswitch.too_big == "fragment",
         )
         self.shell = Shell(self.engine, self.log)
         self._verbs = asyncio.Lock()
@@ -86,11 +87,15 @@ class Daemon:
         """Bring up what the configuration lists. A guest whose device is missing is logged and
         left out: the others must not wait for it."""
         for segment in self.config.segment:
-            self.engine.switch.add_segment(segment.vni, segment.miss)
+            self._add_segment(segment)
         self.shell.watch(self.tunnel.fileno(), self.engine.pump_tunnel)
         for guest in self.config.guest:
             await self._attach_configured(guest)
         return f"vtep {self.config.vswitch.vtep}, {len(self.engine.attachments)} guests"
+
+    def _add_segment(self, segment: configuration.SegmentSettings) -> None:
+        self.engine.switch.add_segment(segment.vni, segment.miss)
+        self.engine.set_gateways(segment.vni, segment.gateway)
 
     async def _attach_configured(self, guest: GuestSettings) -> None:
         try:
@@ -238,8 +243,7 @@ class Daemon:
             case "attach":
                 await self._attach(guests[change.name], State.ACTIVE)
             case "add segment":
-                segment = self.segment(change.name)
-                switch.add_segment(segment.vni, segment.miss)
+                self._add_segment(self.segment(change.name))
             case "set miss":
                 segment = self.segment(change.name)
                 self.engine.set_miss(segment.vni, segment.miss)
@@ -254,6 +258,9 @@ class Daemon:
             case "set guard":
                 segment = self.segment(change.name)
                 self.engine.set_guard(segment.vni, segment.spoof_guard)
+            case "set gateway":
+                segment = self.segment(change.name)
+                self.engine.set_gateways(segment.vni, segment.gateway)
             case "set leaves":
                 self.engine.set_leaves(self.config.vswitch.leaves)
             case "log level":

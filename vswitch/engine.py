@@ -24,12 +24,16 @@ from .phy.tunnel import Inbox, Train, Tunnel
 from .service.log import Log
 from .service.policer import TokenBucket
 from .switch import Miss, Reason, Switch, Verdict
-from .wire import arp, ethernet, flows, nd, vxlan
+from .wire import arp, ethernet, flows, nd, pmtu, vnet, vxlan
 from .wire.ethernet import Buffer, Mac
+from .wire.offload import MAX_SUPER_LEN as MAX_ROOM
 from .wire.vxlan import VXLAN_LEN, Vni, Vtep
 
 ACTIVATION_RATE, ACTIVATION_BURST = 2.0, 10.0
 """RARPs a second that a guest may have announced to the leaves. QEMU sends five in 0.8 seconds."""
+
+TOLD_RATE = 50.0
+"""ICMP messages a second to one guest about packets that do not fit."""
 
 EVENTS = {
     "activations": "guests that became active, or said so again",
@@ -38,6 +42,9 @@ EVENTS = {
     "ports_gone": "ports whose device vanished",
     "port_full": "frames that a port could not take",
     "uplink_failed": "frames that could not be sent to a leaf",
+    "too_big": "frames that do not fit into the tunnel",
+    "too_big_told": "of these, those whose sender was told by ICMP",
+    "fragmented": "of these, those that went on in fragments",
 }
 
 
@@ -62,6 +69,7 @@ class _Live:
         "received_bytes",
         "sent",
         "sent_bytes",
+        "told",
     )
 
     def __init__(self, port: Port, attachment: Attachment) -> None:
@@ -69,6 +77,7 @@ class _Live:
         self.attachment = attachment
         self.header = vxlan.header(attachment.segment)
         self.activations = TokenBucket(ACTIVATION_RATE, ACTIVATION_BURST)
+        self.told = TokenBucket(TOLD_RATE, TOLD_RATE)
         self.sent = self.sent_bytes = self.received = self.received_bytes = 0
 
 
@@ -84,14 +93,19 @@ class Engine:
         clock: Callable[[], float],
         log: Log,
         on_gone: Callable[[PortId, Port], None],
+        fragments: bool = False,
     ) -> None:
-        """`on_gone` is called for a port that left by itself, after it is out of all tables."""
+        """`on_gone` is called for a port that left by itself, after it is out of all tables.
+        `fragments`: IPv4 that does not fit and may be fragmented is, instead of being dropped."""
         self.switch = Switch(shared_mac, leaves)
         self.attachments = Attachments()
         self.counts = dict.fromkeys(Reason, 0)
         self.events = dict.fromkeys(EVENTS, 0)
         self.tunnel = tunnel
+        self._shared_mac = shared_mac
         self._leaves = leaves
+        self._gateways: dict[Vni, tuple[bytes, ...]] = {}
+        self._fragments = fragments
         self._clock = clock
         self._log = log
         self._on_gone = on_gone
@@ -137,7 +151,7 @@ class Engine:
             else:
                 slot = burst.slots[index]
                 slot[:VXLAN_LEN] = live.header
-                self._send_up(frame, slot[: VXLAN_LEN + len(frame)], header)
+                self._send_up(live, frame, slot[: VXLAN_LEN + len(frame)], header)
 
     def _take_run(self, live: _Live, burst: Burst, first: int, end: int) -> None:
         """Decide on frames of one flow, once, and carry it out for all."""
@@ -159,6 +173,10 @@ class Engine:
             else:
                 flow = vxlan.flow_hash(frame)
                 leaf = self._leaves[flow % len(self._leaves)]
+                if run.table.shape[1] > self.tunnel.room.get(leaf, MAX_ROOM):
+                    for packet, header in zip(run.packets, run.headers, strict=True):
+                        self._send_up(live, packet[VXLAN_LEN:], packet, header)
+                    continue
                 sent = self.tunnel.send_run(leaf, flow, run)
                 self.events["uplink_failed"] += end - first - sent
 
@@ -205,15 +223,38 @@ class Engine:
         live.received_bytes += min(taken * train.size, train.length) - taken * VXLAN_LEN
         self.events["port_full"] += packets - taken
 
-    def _send_up(self, frame: Buffer, packet: Buffer, header: Buffer) -> None:
+    def _send_up(self, live: _Live, frame: memoryview, packet: memoryview, header: Buffer) -> None:
         flow = vxlan.flow_hash(frame)
         if (frame[12] == 0x08 and frame[13] == 0x06) or nd.kind_of(frame) is not None:
             for leaf in self._leaves:
                 if not self.tunnel.send(leaf, flow, packet, header):
                     self.events["uplink_failed"] += 1
             return
-        if not self.tunnel.send(self._leaves[flow % len(self._leaves)], flow, packet, header):
+        leaf = self._leaves[flow % len(self._leaves)]
+        room = self.tunnel.room.get(leaf, MAX_ROOM)
+        if len(packet) > room and not vnet.can_be_cut_to(header, room - VXLAN_LEN):
+            self._too_big(live, leaf, frame, header)
+        elif not self.tunnel.send(leaf, flow, packet, header):
             self.events["uplink_failed"] += 1
+
+    def _too_big(self, live: _Live, leaf: Vtep, frame: memoryview, header: Buffer) -> None:
+        """Tell a guest that its packet does not fit, or cut it."""
+        self.events["too_big"] += 1
+        mtu = self.tunnel.room[leaf] - VXLAN_LEN - ethernet.HEADER_LEN
+        if self._fragments and vnet.complete(frame, header):
+            parts = pmtu.fragments(frame, mtu)
+            if parts is not None:
+                self.events["fragmented"] += 1
+                flow = vxlan.flow_hash(frame)
+                for part in parts:
+                    if not self.tunnel.send(leaf, flow, live.header + part):
+                        self.events["uplink_failed"] += 1
+                return
+        gateways = self._gateways.get(live.attachment.segment, ())
+        said = pmtu.answer(frame, self._shared_mac, mtu, gateways)
+        if said is not None and live.told.take(self._clock()):
+            self.events["too_big_told"] += 1
+            self._deliver(live.attachment.port, said, vnet.PLAIN)
 
     # -- guests --------------------------------------------------------------------------------
 
@@ -277,6 +318,7 @@ class Engine:
     def set_leaves(self, leaves: tuple[Vtep, ...]) -> None:
         """Change the leaves; every active guest is announced to the new ones."""
         self._leaves = leaves
+        self.tunnel.measure(leaves)
         self.switch.set_leaves(leaves)
         for attachment in self.attachments.all():
             if attachment.state is State.ACTIVE:
@@ -288,6 +330,15 @@ class Engine:
             if attachment.segment == vni:
                 attachment.spoof_guard = spoof_guard
                 self.switch.place(attachment)
+
+    def set_gateways(self, vni: Vni, addresses: tuple[bytes, ...]) -> None:
+        """Say by which addresses a segment's guests know their gateway, and may not use."""
+        self._gateways[vni] = addresses
+        self.switch.set_gateways(vni, addresses)
+
+    def measure(self) -> None:
+        """Look at the room on the way to the leaves, which may change at any time."""
+        self.tunnel.measure(self._leaves)
 
     def set_miss(self, vni: Vni, miss: Miss) -> None:
         """Change what a unicast miss does in a segment."""

@@ -195,6 +195,8 @@ class Segment:
     members: tuple[PortId, ...] = ()
     """The ports with an active guest."""
     uplink_group: Verdict = _UPLINK_MISS
+    gateways: frozenset[bytes] = frozenset()
+    """The gateway's addresses as far as they are known, which no guest may use."""
 
 
 class _Port:
@@ -217,24 +219,11 @@ class _Port:
 
 
 def _may_use(port: _Port, address: bytes) -> bool:
-    """Say whether a guest may call an IPv6 address its own. Link-local ones it makes itself."""
+    """Say whether a guest may call an IPv6 address its own. Link-local ones it makes itself; the
+    gateway's is not to be had."""
+    if address in port.segment.gateways:
+        return False
     return not port.ipv6 or address in port.ipv6 or ipv6.is_link_local(address)
-
-
-def _hides_nd(frame: Buffer) -> bool:
-    """Say whether neighbour discovery stands behind extension headers, or may."""
-    if frame[ipv6.NEXT_HEADER_AT] not in ipv6.EXTENSIONS:
-        return False
-    packet = frame[HEADER_LEN:]
-    if not ipv6.is_sound(packet):
-        return True
-    found = ipv6.upper_layer(packet)
-    if found is None:
-        return False  # A later fragment: without the first, which comes here too, it says nothing.
-    protocol, at = found
-    if protocol != ipv6.ICMP or at >= len(packet):
-        return False
-    return nd.ROUTER_SOLICITATION <= packet[at] <= nd.REDIRECT
 
 
 class Switch:
@@ -308,8 +297,10 @@ class Switch:
         if ethertype == ethernet.IPV4:
             if len(frame) < ipv4.MIN_FRAME_LEN:
                 return _RUNT
-            source = frame[ipv4.SOURCE_AT : ipv4.SOURCE_AT + 4]
-            return _SPOOFED_ADDRESS if port.ipv4 and bytes(source) not in port.ipv4 else None
+            source = bytes(frame[ipv4.SOURCE_AT : ipv4.SOURCE_AT + 4])
+            if source in port.segment.gateways or (port.ipv4 and source not in port.ipv4):
+                return _SPOOFED_ADDRESS
+            return None
         if ethertype == ethernet.IPV6:
             if len(frame) < ipv6.MIN_FRAME_LEN:
                 return _RUNT
@@ -322,7 +313,9 @@ class Switch:
             if bytes(frame[arp.SENDER_MAC_AT : arp.SENDER_MAC_AT + 6]) not in port.macs:
                 return _SPOOFED_ARP
             sender = bytes(frame[arp.SENDER_IP_AT : arp.SENDER_IP_AT + 4])
-            return _SPOOFED_ARP if port.ipv4 and sender not in port.ipv4 else None
+            if sender in port.segment.gateways or (port.ipv4 and sender not in port.ipv4):
+                return _SPOOFED_ARP
+            return None
         return None
 
     @staticmethod
@@ -331,7 +324,7 @@ class Switch:
         message behind extension headers (RFC 6980, RFC 7113)."""
         kind = nd.kind_of(frame)
         if kind is None:
-            return _SPOOFED_ND if _hides_nd(frame) else None
+            return _SPOOFED_ND if nd.may_be_hidden(frame) else None
         if kind == nd.ROUTER_SOLICITATION:
             return None
         claimed = nd.claims(frame)
@@ -380,7 +373,13 @@ class Switch:
         segment.fdb.add(self._shared_mac, _GATEWAY)
         segment.uplink_group = Verdict((), None, Reason.UPLINK_GROUP)
         self._segments[vni] = segment
+        self.set_gateways(vni, ())
         return segment
+
+    def set_gateways(self, vni: Vni, addresses: Iterable[bytes]) -> None:
+        """Keep these addresses, and the gateway's link-local one, from the guests of a segment."""
+        own = ipv6.link_local(self._shared_mac)
+        self._segments[vni].gateways = frozenset((own, *addresses))
 
     def set_miss(self, vni: Vni, miss: Miss) -> None:
         """Change what a unicast miss in this segment does; what was learnt is forgotten."""

@@ -138,9 +138,11 @@ def test_the_lab_says_where_everything_is(lab: Lab, tmp_path: Path) -> None:
     )
     status = run("tools.fabric", "status", "--json", "-t", file)
     rows = {row["node"]: row for row in json.loads(status.stdout)}
+    assert (rows["H1"]["address"], rows["H1"]["address6"]) == ("1.1.1.1", "2001:db8:1::1")
     assert rows["H1"]["at"] == "A" and rows["leaf"]["state"] == "running"
     drawn = run("tools.fabric", "graph", "-t", file).stdout
-    assert drawn.index("A 10.99.0.11") < drawn.index("H1 1.1.1.1 on red") < drawn.index("B 10.99")
+    on_a = drawn.index("H1 1.1.1.1 2001:db8:1::1 on red")
+    assert drawn.index("A 10.99.0.11") < on_a < drawn.index("B 10.99")
     assert '"A" -- "H1"' in run("tools.fabric", "graph", "--dot", "-t", file).stdout
     inside = run("tools.fabric", "exec", "-t", file, "H1", "ping", "-c", "1", "1.1.1.4")
     assert inside.returncode == 0 and "1 received" in inside.stdout

@@ -57,7 +57,7 @@ exit 0
 
 
 def topology() -> Topology:
-    """The seed, whose H1, H3 and H4 have no addresses; that of H3 is reserved."""
+    """The seed, whose H1, H3 and H4 have no addresses of either family; that of H3 is reserved."""
     made = seed("dhcp").model_dump(mode="json")
     made["segment"][0]["dhcp"] = {
         "mode": "respond",
@@ -69,6 +69,8 @@ def topology() -> Topology:
     }
     for guest in made["guest"]:
         guest["dhcp"] = guest["name"] in ("H1", "H3", "H4")
+        if guest["dhcp"]:
+            guest["address6"] = None
     return Topology.model_validate(made)
 
 
@@ -229,11 +231,12 @@ def test_a_lease_that_ends_takes_the_binding_along(lab: Lab, tmp_path: Path) -> 
 def test_dhclient_gets_an_ipv6_address(lab: Lab, tmp_path: Path) -> None:
     table = daemons.leaf_config(topology(), lab.directory)
     red = table["segment"][0]
-    red["gateway"].append("2001:db8:1::fe/64")
     red["autonomous"] = False
     red["dhcp"]["pool"].append("2001:db8:1::100-2001:db8:1::1ff")
     lab.leaf.up(table)
     node = lab.node("H1")
+    # DHCPv6 tells no routes: those are in the advertisements.
+    node.run(["sysctl", "-qw", "net.ipv6.conf.eth0.accept_ra=1"])
     node.run(["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0"])
     client = Client(lab, "H1", tmp_path / "H1")
     try:

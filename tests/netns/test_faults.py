@@ -6,6 +6,7 @@ Each fault leaves a counter or a log line, and everybody else goes on talking.
 from __future__ import annotations
 
 import random
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,11 +163,9 @@ def test_a_tap_that_vanishes_takes_only_its_guest_with_it(lab: Lab) -> None:
 
 
 def test_a_tap_that_is_down_for_a_while_is_no_loss(lab: Lab) -> None:
-    namespace = lab.node("H6")
-    namespace.link_set(GUEST_LINK, state="down")
+    lab.node("H6").link_set(GUEST_LINK, state="down")
     _all_is_well(lab)
-    namespace.link_up(GUEST_LINK)
-    namespace.add_route("default", "2.2.2.254")
+    lab.up()
     assert ping(lab, "H6", "2.2.2.5").received == 3
 
 
@@ -188,12 +187,14 @@ def test_an_underlay_that_goes_and_comes_back(lab: Lab) -> None:
     wait_until(lambda: ping(lab, "H1", "1.1.1.4", count=1).received == 1, "recovery", 15)
 
 
-def test_what_does_not_fit_the_underlay_is_counted(lab: Lab) -> None:
+def test_what_does_not_fit_the_underlay_is_counted_and_its_sender_told(lab: Lab) -> None:
     """The outer packet is never fragmented (RFC 7348 section 4.3)."""
     lab.node("H1").link_set(GUEST_LINK, mtu=1500)
     try:
-        with _counted(lab, "A", "tunnel_faults", "too_big"):
-            assert ping(lab, "H1", "1.1.1.4", "-s", "1472", "-M", "do", count=2).received == 0
+        with _counted(lab, "A", "events", "too_big", "too_big_told"):
+            told = ping(lab, "H1", "1.1.1.4", "-s", "1472", "-M", "do", count=2)
+        assert told.received == 0
+        assert re.search(r"mtu ?= ?1450", told.text)
     finally:
         lab.node("H1").link_set(GUEST_LINK, mtu=1450)
     _all_is_well(lab)

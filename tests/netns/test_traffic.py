@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import socket
+from contextlib import suppress
 
 import pytest
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr
+from scapy.layers.l2 import Ether
 
 from tools.fabric.lab import GUEST_LINK, Lab
 from tools.scenario.watch import Watch
 
-from .commands import arping, counters, iperf, ping
+from .commands import arping, counters, iperf, ping, wait_until
 
 GUESTS = {
     "H1": ("A", "1.1.1.1"),
@@ -19,23 +23,39 @@ GUESTS = {
     "H5": ("A", "2.2.2.5"),
     "H6": ("B", "2.2.2.6"),
 }
+GUESTS6 = {
+    "H1": ("A", "2001:db8:1::1"),
+    "H2": ("A", "2001:db8:1::2"),
+    "H3": ("B", "2001:db8:1::3"),
+    "H4": ("B", "2001:db8:1::4"),
+    "H5": ("A", "2001:db8:2::5"),
+    "H6": ("B", "2001:db8:2::6"),
+}
 SHARED = "00:00:de:ad:be:ef"
+ETH_P_IPV6 = 0x86DD
+Guests = dict[str, tuple[str, str]]
+
+both_families = pytest.mark.parametrize(
+    "guests", [pytest.param(GUESTS, id="ipv4"), pytest.param(GUESTS6, id="ipv6")]
+)
 
 
-def test_everybody_reaches_everybody_and_nobody_else_sees_it(lab: Lab) -> None:
+@both_families
+def test_everybody_reaches_everybody_and_nobody_else_sees_it(lab: Lab, guests: Guests) -> None:
     watch = Watch(lab)
     try:
-        for one, other in itertools.permutations(GUESTS, 2):
-            answer = ping(lab, one, GUESTS[other][1], count=1)
+        for one, other in itertools.permutations(guests, 2):
+            answer = ping(lab, one, guests[other][1], count=1)
             assert answer.received == 1, f"{one} to {other}:\n{answer.text}"
-            is_local = GUESTS[one][0] == GUESTS[other][0] and one[:2] != other[:2]
-            same_subnet = GUESTS[one][1][0] == GUESTS[other][1][0]
-            assert is_local or not same_subnet or answer.ttl in (63, 64)
+            is_local = guests[one][0] == guests[other][0]
+            same_subnet = guests[one][1][:-1] == guests[other][1][:-1]
+            assert answer.ttl == (64 if is_local and same_subnet else 63)
         assert watch.bystanders() == dict.fromkeys(GUESTS, 0)
     finally:
         watch.close()
 
 
+@both_families
 @pytest.mark.parametrize(
     ("one", "other", "ttl"),
     [
@@ -46,32 +66,67 @@ def test_everybody_reaches_everybody_and_nobody_else_sees_it(lab: Lab) -> None:
     ],
 )
 def test_the_ttl_tells_whether_a_leaf_was_on_the_way(
-    lab: Lab, one: str, other: str, ttl: int
+    lab: Lab, guests: Guests, one: str, other: str, ttl: int
 ) -> None:
-    assert ping(lab, one, GUESTS[other][1], count=1).ttl == ttl
+    assert ping(lab, one, guests[other][1], count=1).ttl == ttl
 
 
-def test_a_ttl_of_one_is_answered_by_the_gateway(lab: Lab) -> None:
-    text = ping(lab, "H1", "1.1.1.4", "-t", "1", count=1).text
-    assert "From 1.1.1.254" in text and "Time to live exceeded" in text
-    assert "Time to live exceeded" not in ping(lab, "H1", "1.1.1.2", "-t", "1", count=1).text
+@pytest.mark.parametrize(
+    ("gateway", "near", "far", "said"),
+    [
+        pytest.param("1.1.1.254", "1.1.1.2", "1.1.1.4", "Time to live exceeded", id="ipv4"),
+        pytest.param("2001:db8:1::fe", "2001:db8:1::2", "2001:db8:1::4", "Hop limit", id="ipv6"),
+    ],
+)
+def test_a_ttl_of_one_is_answered_by_the_gateway(
+    lab: Lab, gateway: str, near: str, far: str, said: str
+) -> None:
+    text = ping(lab, "H1", far, "-t", "1", count=1).text
+    assert f"From {gateway}" in text and said in text
+    assert said not in ping(lab, "H1", near, "-t", "1", count=1).text
 
 
-def test_what_has_no_route_is_unreachable(lab: Lab) -> None:
-    text = ping(lab, "H1", "9.9.9.9", count=1).text
-    assert "From 1.1.1.254" in text and "Destination Net Unreachable" in text
+@pytest.mark.parametrize(
+    ("gateway", "nowhere", "said"),
+    [
+        pytest.param("1.1.1.254", "9.9.9.9", "Destination Net Unreachable", id="ipv4"),
+        pytest.param("2001:db8:1::fe", "2001:db8:9::9", "No route", id="ipv6"),
+    ],
+)
+def test_what_has_no_route_is_unreachable(lab: Lab, gateway: str, nowhere: str, said: str) -> None:
+    text = ping(lab, "H1", nowhere, count=1).text
+    assert f"From {gateway}" in text and said in text
 
 
-def test_an_address_that_nobody_has_is_unreachable_from_another_subnet(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("gateway", "nobody", "said"),
+    [
+        pytest.param("2.2.2.254", "1.1.1.77", "Destination Host Unreachable", id="ipv4"),
+        pytest.param("2001:db8:2::fe", "2001:db8:1::77", "Address unreachable", id="ipv6"),
+    ],
+)
+def test_an_address_that_nobody_has_is_unreachable_from_another_subnet(
+    lab: Lab, gateway: str, nobody: str, said: str
+) -> None:
     """The leaf asks three times, a second apart, before it says so."""
-    text = ping(lab, "H5", "1.1.1.77", "-W", "5", count=1).text
-    assert "From 2.2.2.254" in text and "Destination Host Unreachable" in text
+    text = ping(lab, "H5", nobody, "-W", "5", count=1).text
+    assert f"From {gateway}" in text and said in text
 
 
-def test_the_gateway_answers_pings_of_any_size(lab: Lab) -> None:
-    assert ping(lab, "H1", "1.1.1.254", "-s", "0").received == 3
-    assert ping(lab, "H1", "1.1.1.254", "-s", "1422", "-M", "do").received == 3
-    assert ping(lab, "H1", "2.2.2.254", count=1).received == 1
+@pytest.mark.parametrize(
+    ("gateway", "other", "largest"),
+    [
+        pytest.param("1.1.1.254", "2.2.2.254", "1422", id="ipv4"),
+        pytest.param("2001:db8:1::fe", "2001:db8:2::fe", "1402", id="ipv6"),
+        pytest.param(f"fe80::200:deff:fead:beef%{GUEST_LINK}", None, "1402", id="link_local"),
+    ],
+)
+def test_the_gateway_answers_pings_of_any_size(
+    lab: Lab, gateway: str, other: str | None, largest: str
+) -> None:
+    assert ping(lab, "H1", gateway, "-s", "0").received == 3
+    assert ping(lab, "H1", gateway, "-s", largest, "-M", "do").received == 3
+    assert other is None or ping(lab, "H1", other, count=1).received == 1
 
 
 @pytest.mark.parametrize(
@@ -86,6 +141,39 @@ def test_the_gateway_answers_pings_of_any_size(lab: Lab) -> None:
 def test_one_question_has_one_answer(lab: Lab, asker: str, target: str, mac: str) -> None:
     """Two answers, one of them from the leaf, would draw neighbours through the leaf."""
     assert arping(lab, asker, target).macs == [mac]
+
+
+@pytest.mark.parametrize(
+    ("asker", "target", "mac"),
+    [
+        pytest.param("H1", "2001:db8:1::fe", SHARED, id="gateway"),
+        pytest.param("H1", "2001:db8:1::4", SHARED, id="elsewhere"),
+        pytest.param("H1", "2001:db8:1::2", "00:00:01:01:01:02", id="neighbour"),
+        pytest.param("H5", "2001:db8:2::6", SHARED, id="other_segment"),
+    ],
+)
+def test_so_has_one_of_ipv6(lab: Lab, asker: str, target: str, mac: str) -> None:
+    """Of two answers Linux keeps the first, so the second is looked for in what comes in."""
+    node = lab.node(asker)
+    node.run(["ip", "neigh", "del", target, "dev", GUEST_LINK])
+    with node.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
+        wire.bind((GUEST_LINK, ETH_P_IPV6))
+        wire.settimeout(0.5)
+        assert ping(lab, asker, target, count=1).received == 1
+        assert _advertised(wire, target) == [mac]
+    entries = {entry.address: entry.mac for entry in node.neighbours(GUEST_LINK)}
+    assert entries[target] == mac
+
+
+def _advertised(wire: socket.socket, target: str) -> list[str]:
+    """Return the MACs in all neighbour advertisements of an address, until it is quiet."""
+    macs = []
+    with suppress(TimeoutError):
+        while True:
+            frame = Ether(wire.recv(2048))
+            if ICMPv6ND_NA in frame and frame[ICMPv6ND_NA].tgt == target:
+                macs.append(frame[ICMPv6NDOptDstLLAddr].lladdr)
+    return macs
 
 
 def test_a_unicast_question_for_a_neighbour_to_the_shared_mac_is_met_with_silence(lab: Lab) -> None:
@@ -121,21 +209,40 @@ def test_a_duplicate_address_on_another_host_is_found(lab: Lab) -> None:
     assert (found.macs, found.status) == ([SHARED], 1), found.text
 
 
+@pytest.mark.parametrize("taken", ["2001:db8:1::2", "2001:db8:1::4"], ids=["here", "elsewhere"])
+def test_so_is_one_of_ipv6(lab: Lab, taken: str) -> None:
+    """Linux's own detection, which every address of the lab has passed."""
+    node = lab.node("H1")
+
+    def is_duplicate() -> bool:
+        return any(
+            entry.address == taken and entry.duplicate for entry in node.addresses(GUEST_LINK)
+        )
+
+    node.add_address(GUEST_LINK, taken, 128)
+    try:
+        wait_until(is_duplicate, f"the detection of {taken}")
+    finally:
+        node.run(["ip", "address", "del", f"{taken}/128", "dev", GUEST_LINK])
+
+
 def test_a_guests_own_address_is_no_duplicate(lab: Lab) -> None:
     found = arping(lab, "H1", "1.1.1.1", "-D")
     assert (found.macs, found.status) == ([], 0), found.text
 
 
+@both_families
 @pytest.mark.parametrize(
     ("client", "server"), [("H1", "H2"), ("H1", "H4"), ("H4", "H1"), ("H5", "H4")]
 )
-def test_tcp_flows(lab: Lab, client: str, server: str) -> None:
-    end = iperf(lab, client, server, GUESTS[server][1])
+def test_tcp_flows(lab: Lab, guests: Guests, client: str, server: str) -> None:
+    end = iperf(lab, client, server, guests[server][1])
     assert end["sum_received"]["bits_per_second"] > 50e6
 
 
-def test_udp_flows_without_loss_at_a_modest_rate(lab: Lab) -> None:
-    end = iperf(lab, "H1", "H4", "1.1.1.4", "-u", "-b", "20M", "-l", "1400")
+@both_families
+def test_udp_flows_without_loss_at_a_modest_rate(lab: Lab, guests: Guests) -> None:
+    end = iperf(lab, "H1", "H4", guests["H4"][1], "-u", "-b", "20M", "-l", "1400")
     assert end["sum"]["packets"] > 3000
     assert end["sum"]["lost_percent"] < 1
 

@@ -277,6 +277,82 @@ def test_what_a_packet_is_forwarded_by_splits_a_run(at: int) -> None:
     assert flows.trains(slot, length, size) == [(0, size), (size, size), (2 * size, size)]
 
 
+@pytest.mark.parametrize("at", [0, 6, 13, 19, 21, 22, 23, 25, 28, 29, 30, 45, 46, 61])
+def test_what_an_ipv6_packet_is_forwarded_by_splits_a_run(at: int) -> None:
+    """VXLAN header, both MACs, type, class, label, next header, hop limit and both addresses."""
+    flow = cut(Super(False, False, 50, bytes(150)), SEGMENTER)
+    odd = bytearray(flow[1])
+    odd[at] ^= 1
+    size = len(odd)
+    slot, length = _slot([flow[0], bytes(odd), flow[2]])
+    assert flows.trains(slot, length, size) == [(0, size), (size, size), (2 * size, size)]
+
+
+@pytest.mark.parametrize("at", [26, 27, 62, 63, 70, 90])
+def test_what_is_behind_an_ipv6_header_keeps_a_run_together(at: int) -> None:
+    flow = cut(Super(False, True, 50, bytes(150)), SEGMENTER)
+    odd = bytearray(flow[1])
+    odd[at] ^= 1
+    slot, length = _slot([flow[0], bytes(odd), flow[2]])
+    assert flows.trains(slot, length, len(odd)) == [(0, length)]
+
+
+def test_runs_of_ipv6_to_two_destinations_are_split() -> None:
+    flow = cut(Super(False, False, 50, bytes(200)), SEGMENTER)
+    other = [packet[:61] + b"\x99" + packet[62:] for packet in flow]
+    size = len(flow[0])
+    slot, length = _slot([*flow, *other, flow[0]])
+    assert flows.trains(slot, length, size) == [
+        (0, 4 * size),
+        (4 * size, 4 * size),
+        (8 * size, size),
+    ]
+
+
+@pytest.mark.parametrize("first_is_ipv4", [True, False])
+def test_both_families_in_one_receive_are_told_apart(first_is_ipv4: bool) -> None:
+    """Packets of one size, that the kernel has joined because their outer flow is the same."""
+    four = cut(Super(True, False, 70, bytes(140)), SEGMENTER)
+    six = cut(Super(False, False, 50, bytes(150)), SEGMENTER)
+    size = len(six[0])
+    assert len(four[0]) == size
+    rows = [*four, *six, four[0]] if first_is_ipv4 else [*six, *four, six[0]]
+    firsts = (len(four), len(six)) if first_is_ipv4 else (len(six), len(four))
+    slot, length = _slot(rows)
+    assert flows.trains(slot, length, size) == [
+        (0, firsts[0] * size),
+        (firsts[0] * size, firsts[1] * size),
+        (sum(firsts) * size, size),
+    ]
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=12),
+    missing=st.integers(0, 60),
+)
+def test_a_train_is_of_one_destination_whatever_is_joined(
+    rows: list[tuple[int, bool]], missing: int
+) -> None:
+    """Whoever is decided on with the first of a train has the same headers as it."""
+    four = cut(Super(True, False, 70, bytes(70)), SEGMENTER)[0]
+    six = cut(Super(False, False, 50, bytes(50)), SEGMENTER)[0]
+    packets = [
+        (six[:61] + bytes([to]) + six[62:]) if is_ipv6 else (four[:41] + bytes([to]) + four[42:])
+        for to, is_ipv6 in rows
+    ]
+    slot, length = _slot(packets)
+    length -= missing
+    size = len(six)
+    found = flows.trains(slot, length, size)
+    assert sum(part for _, part in found) == length
+    assert [start for start, _ in found] == [
+        sum(part for _, part in found[:at]) for at in range(len(found))
+    ]
+    for start, part in found:
+        assert start % size == 0
+        assert len(set(rows[start // size : -(-(start + part) // size)])) == 1
+
+
 def test_a_short_last_packet_stays_in_its_run() -> None:
     flow = cut(Super(True, False, 50, bytes(120)), SEGMENTER)
     slot, length = _slot(flow)

@@ -70,7 +70,25 @@ macs = st.sampled_from([*GROUPS, *STATIONS])
 ethertypes = st.sampled_from(TYPES) | st.integers(0, 0xFFFF)
 buffers = st.sampled_from([bytes, bytearray, memoryview])
 IPS = tuple(v4(text) for text in (ALICE_IP, "0.0.0.0", "10.0.0.66"))
-IPS6 = tuple(v6(text) for text in (ALICE_IP6, "::", "fe80::1", "2001:db8::66"))
+IPS6 = tuple(v6(text) for text in (ALICE_IP6, "::", "fe80::1", "2001:db8::66", "ff02::1"))
+
+
+@st.composite
+def packets6(draw: st.DrawFn, sender: bytes) -> bytes:
+    """An IPv6 packet: ND that claims this and that, behind any number of extension headers."""
+    kind = draw(st.sampled_from([*range(132, 139), 128]))
+    target = draw(st.sampled_from(IPS6))
+    claimed = draw(st.sampled_from([sender, sender, FAR_MAC]))
+    option = bytes([draw(st.integers(0, 3)), draw(st.sampled_from([1, 1, 1, 0, 2, 255]))]) + claimed
+    inside = bytes([kind, 0, 0, 0, 0, 0, 0, 0]) + target + option
+    following = draw(st.sampled_from([58, 58, 17, 59]))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2, 9]))):
+        inside = bytes([following, draw(st.sampled_from([0, 0, 0, 200]))]) + bytes(6) + inside
+        following = draw(st.sampled_from([0, 43, 44, 60]))
+    length = draw(st.sampled_from([len(inside)] * 4 + [0, 7, 0xFFFF]))
+    head = b"\x60\0\0\0" + pack("!HBB", length, following, draw(st.sampled_from([255, 64])))
+    packet = head + draw(st.sampled_from(IPS6)) + v6("2001:db8::2") + inside
+    return packet[: draw(st.sampled_from([len(packet)] * 4 + [40, 41, 55, 63]))]
 
 
 @st.composite
@@ -83,7 +101,7 @@ def frames(draw: st.DrawFn, source: bytes | None = None) -> bytes:
         if ethertype == 0x0800:
             body = b"\x45" + bytes(11) + draw(st.sampled_from(IPS)) + v4("10.0.0.2") + body
         elif ethertype == 0x86DD:
-            body = b"\x60" + bytes(7) + draw(st.sampled_from(IPS6)) + v6("2001:db8::2") + body
+            body = draw(packets6(sender))
         elif ethertype in (0x0806, 0x8035):
             claimed = draw(st.sampled_from([sender, sender, FAR_MAC]))
             ip = draw(st.sampled_from(IPS))
@@ -103,6 +121,25 @@ def packets() -> st.SearchStrategy[bytes]:
     """A packet from the tunnel, mostly of a known segment."""
     vnis = st.sampled_from([RED] * 4 + [BLUE, GREEN, 99, (1 << 24) - 1])
     return st.builds(vxlan, vnis, frames())
+
+
+@given(offer=offers())
+def test_no_guest_under_guard_says_who_a_router_is(offer: tuple[PortId, bytes]) -> None:
+    """Nor, right behind the IPv6 header, that an address is at a MAC that is not its own."""
+    port, frame = offer
+    verdict = SWITCH.decide(port, frame)
+    own = OWNER.get(port)
+    is_nd = len(frame) > 54 and frame[12:14] == b"\x86\xdd" and frame[20] == 58
+    if own is None or not own.spoof_guard or not is_nd or not verdict.egress:
+        return
+    event("nd that passes")
+    assert frame[54] not in (134, 137)
+    if frame[54] in (135, 136):
+        wanted = frame[54] - 134  # Source link-layer in a solicitation, target in the other.
+        if frame[78] == wanted:
+            assert frame[80:86] in own.macs
+        if frame[54] == 136 and own.addresses:
+            assert frame[62:78] in own.addresses or frame[62:64] == b"\xfe\x80"
 
 
 def segment_members(port: PortId) -> set[PortId]:
@@ -244,7 +281,9 @@ def test_every_unknown_station_is_reached_by_way_of_the_leaf(
     destination = bytes([destination[0] & 0xFE]) + destination[1:]
     assume(destination not in (ALICE_MAC, BOB_MAC, SHARED_MAC))
     sender_in_arp = bytes.fromhex("0001080006040001") + ALICE_MAC
-    body = (sender_in_arp if ethertype == 0x0806 else bytes(14)) + bytes(26) + rest
+    no_next_header = b"\x60" + bytes(5) + b"\x3b" + bytes(7)  # RFC 8200 section 4.7.
+    heads = {0x0806: sender_in_arp, 0x86DD: no_next_header}
+    body = heads.get(ethertype, bytes(14)) + bytes(26) + rest
     frame = destination + ALICE_MAC + pack("!H", ethertype) + body
     world = World()
     world.attach("alice", 1)

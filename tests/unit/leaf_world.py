@@ -6,6 +6,12 @@ TENANT  ONE   1.1.1.0/24 and 3.3.3.0/25                on A and B (group one) an
         10.10.0.0/16 via the guest 1.1.1.9; 10.20.0.0/16 at FAR_LEAF, and in it 10.20.30.0/24 via
         the guest 2.2.2.6; 10.30.0.0/16 at THIRD_LEAF
 OTHER   SAME  1.1.1.0/24 once more                     on A and B
+
+With `ipv6` the same once more beside it: 2001:db8:1::/64 and 2001:db8:3::/64 in ONE,
+2001:db8:2::/64 in TWO, 2001:db8:1::/64 in SAME, gateways ::fe; 2001:db8:a10::/48 via
+2001:db8:1::9; 2001:db8:a20::/48 at FAR_LEAF, and in it 2001:db8:a20:30::/64 via 2001:db8:2::6;
+2001:db8:a30::/48 at THIRD_LEAF. Each guest has the address whose last digit is that of its IPv4
+address, and a link-local one.
 """
 
 from __future__ import annotations
@@ -20,8 +26,9 @@ from leaf.rewrite import rewrite
 from leaf.router import Router, Verdict
 from leaf.slowpath import Limits, Send, SlowPath
 from leaf.topology import Gateway, Group, Route, Segment, Service, Topology, Vrf
-from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, ip, mac, v4, v6, vxlan
+from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, ip, ip6, link_local, mac, v4, v6, vxlan
 from vswitch.wire.ethernet import Mac
+from vswitch.wire.nd import Advertisement, PrefixInfo
 from vswitch.wire.vxlan import Vni, Vtep
 
 ONE, TWO, SAME, TENANT, OTHER = Vni(100), Vni(200), Vni(300), Vni(5000), Vni(6000)
@@ -37,6 +44,10 @@ DEFAULT_LIMITS = Limits()
 SHARED: Final = {A: SHARED_MAC, B: SHARED_MAC, C: OTHER_SHARED_MAC}
 
 
+def packed(text: str) -> bytes:
+    return v6(text) if ":" in text else v4(text)
+
+
 class Guest(NamedTuple):
     """A guest and where it is."""
 
@@ -47,7 +58,18 @@ class Guest(NamedTuple):
 
     @property
     def address(self) -> bytes:
-        return v4(self.ip)
+        return packed(self.ip)
+
+    @property
+    def six(self) -> Guest:
+        """The same guest by its IPv6 address."""
+        first, *_, last = self.ip.split(".")
+        return self._replace(ip=f"2001:db8:{first}::{last}")
+
+    @property
+    def link_local(self) -> Guest:
+        """The same guest by its link-local address."""
+        return self._replace(ip=link_local(self.mac))
 
 
 H1 = Guest("1.1.1.1", Mac(mac(1)), A)
@@ -62,20 +84,16 @@ R9 = Guest("1.1.1.9", Mac(mac(9)), B)
 X1 = Guest("1.1.1.1", Mac(mac(0x11)), B, SAME)
 """The other tenant's 1.1.1.1."""
 GUESTS = (H1, H2, H3, H4, H5, H6, H7, R9, X1)
+GUESTS6 = tuple(guest.six for guest in GUESTS)
 
 
 def prefix(text: str) -> Prefix:
     network, length = text.split("/")
-    return Prefix(int.from_bytes(v4(network), "big"), int(length))
+    return Prefix(int.from_bytes(packed(network), "big"), int(length))
 
 
 def gateway(address: str, subnet: str) -> Gateway:
-    return Gateway(v4(address), prefix(subnet))
-
-
-def gateway6(address: str, subnet: str) -> Gateway:
-    network, length = subnet.split("/")
-    return Gateway(v6(address), Prefix(int.from_bytes(v6(network), "big"), int(length)))
+    return Gateway(packed(address), prefix(subnet))
 
 
 RESERVED: Final = Mac(mac(50))
@@ -90,7 +108,28 @@ def service() -> Service:
     return Service(pool, LEASE_TIME, (v4("9.9.9.9"), v4("8.8.8.8")), "example.org", 1450, routes)
 
 
-def topology() -> Topology:
+def _add_ipv6(made: Topology) -> Topology:
+    """Give every segment IPv6 beside IPv4, and the first tenant the same routes."""
+    for segment, subnets in zip(made.segments, ((1, 3), (2,), (1,)), strict=True):
+        segment.gateways += tuple(
+            gateway(f"2001:db8:{n}::fe", f"2001:db8:{n}::/64") for n in subnets
+        )
+        prefixes = (
+            PrefixInfo(v6(f"2001:db8:{n}::"), 64, True, True, 2592000, 604800) for n in subnets
+        )
+        segment.advertised = Advertisement(
+            64, False, False, 1800, 1450, tuple(prefixes), (v6("2001:db8:1::53"),), 1800
+        )
+    made.vrfs[0].routes += [
+        Route(prefix("2001:db8:a10::/48"), via=v6("2001:db8:1::9"), bits=128),
+        Route(prefix("2001:db8:a20::/48"), vtep=FAR_LEAF, bits=128),
+        Route(prefix("2001:db8:a20:30::/64"), via=v6("2001:db8:2::6"), bits=128),
+        Route(prefix("2001:db8:a30::/48"), vtep=THIRD_LEAF, bits=128),
+    ]
+    return rebuilt(made)
+
+
+def topology(*, ipv6: bool = False) -> Topology:
     """The topology, new at each call, so that a test may change it."""
     one = Segment(
         "one",
@@ -122,11 +161,12 @@ def topology() -> Topology:
         Route(prefix("10.20.30.0/24"), via=v4("2.2.2.6")),
         Route(prefix("10.30.0.0/16"), vtep=THIRD_LEAF),
     ]
-    return Topology(
+    made = Topology(
         ROUTER_MAC,
         [Vrf("tenant", TENANT, [one, two], routes), Vrf("other", OTHER, [same])],
         {FAR_LEAF: FAR_ROUTER_MAC, THIRD_LEAF: THIRD_ROUTER_MAC},
     )
+    return _add_ipv6(made) if ipv6 else made
 
 
 def rebuilt(changed: Topology) -> Topology:
@@ -146,8 +186,9 @@ class World:
         limits: Limits = DEFAULT_LIMITS,
         capacity: int = 1000,
         leases: Leases | None = None,
+        ipv6: bool = False,
     ) -> None:
-        self.topology = topology()
+        self.topology = topology(ipv6=ipv6)
         self.router = Router(self.topology)
         self.bindings = Bindings(timers, capacity)
         self.slowpath = SlowPath(self.topology, self.router, self.bindings, limits, leases=leases)
@@ -178,7 +219,8 @@ class World:
 
 def to_gateway(guest: Guest, dst_ip: str, **fields: object) -> bytes:
     """A guest's packet to the shared MAC of its vswitch's group, as the leaf receives it."""
-    return vxlan(guest.segment, ip(SHARED[guest.vtep], guest.mac, guest.ip, dst_ip, **fields))
+    build = ip6 if ":" in dst_ip else ip
+    return vxlan(guest.segment, build(SHARED[guest.vtep], guest.mac, guest.ip, dst_ip, **fields))
 
 
 def forwarded(packet: bytes, verdict: Verdict) -> bytes:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 from scapy.layers.l2 import ARP, Ether
 
-from leaf.neighbour import Reason
 from leaf.bindings import State, Timers
+from leaf.neighbour import Reason
 from leaf.slowpath import Send
 from tests.frames import BROADCAST, OTHER_SHARED_MAC, SHARED_MAC, arp, mac, rarp, v4, vxlan
 from tests.unit.leaf_world import (

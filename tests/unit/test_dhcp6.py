@@ -17,7 +17,7 @@ from leaf.dhcp import Reason
 from leaf.leases import Pool, State
 from leaf.router import Reason as Routed
 from tests.frames import SHARED_MAC, mac, v6, vxlan
-from tests.unit.leaf_world import ONE, A, World, gateway6, rebuilt
+from tests.unit.leaf_world import ONE, A, World, gateway, rebuilt
 from vswitch.wire import dhcp6 as wire
 from vswitch.wire import ipv6
 from vswitch.wire.ethernet import Mac
@@ -34,7 +34,7 @@ def world() -> World:
     made = World()
     segment = made.segment(ONE)
     assert segment.dhcp is not None
-    segment.gateways = (*segment.gateways, gateway6("2001:db8::fe", "2001:db8::/64"))
+    segment.gateways = (*segment.gateways, gateway("2001:db8::fe", "2001:db8::/64"))
     first, last = (int.from_bytes(v6(one), "big") for one in (POOL[0], POOL[-1]))
     segment.dhcp = segment.dhcp._replace(
         pool6=Pool(16, ((first, last),), {mac(50): v6(RESERVED)}), dns6=(v6("2001:db8::53"),)

@@ -9,7 +9,20 @@ import pytest
 from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
 
-from tests.frames import BROADCAST, MULTICAST, SHARED_MAC, arp, mac, plain, tcp, udp, vxlan
+from tests.frames import (
+    BROADCAST,
+    MULTICAST,
+    SHARED_MAC,
+    arp,
+    mac,
+    na,
+    ns,
+    plain,
+    rs,
+    tcp,
+    udp,
+    vxlan,
+)
 from tests.unit.engine_world import OWN, SECOND_LEAF, World
 from tests.unit.topology import BLUE, GREEN, LEAF, RED, STRANGER
 from vswitch.phy.port import BUDGET
@@ -286,6 +299,20 @@ def test_a_broadcast_that_is_not_arp_goes_to_one_leaf(racked: World) -> None:
 def test_arp_goes_to_every_leaf(racked: World, destination: bytes) -> None:
     """Each must know the bindings."""
     frame = arp(destination, ALICE)
+    racked.emit("alice", frame)
+    assert racked.at_leaf(LEAF) == racked.at_leaf(SECOND_LEAF) == [vxlan(RED, frame)]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(ns(None, ALICE, "2001:db8::1", "2001:db8::2"), id="question"),
+        pytest.param(ns(SHARED_MAC, ALICE, "2001:db8::1", "2001:db8::2"), id="unicast_question"),
+        pytest.param(na(None, ALICE, "2001:db8::1"), id="announcement"),
+        pytest.param(rs(ALICE), id="router_solicitation"),
+    ],
+)
+def test_nd_goes_to_every_leaf(racked: World, frame: bytes) -> None:
     racked.emit("alice", frame)
     assert racked.at_leaf(LEAF) == racked.at_leaf(SECOND_LEAF) == [vxlan(RED, frame)]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.layers.vxlan import VXLAN
 
@@ -27,9 +28,16 @@ ALICE_IP = v4("10.0.0.1")
 
 def announced(packets: list[bytes]) -> list[tuple[int, str, str, str]]:
     """What announcements say: ethertype, sender MAC, sender and target address."""
-    said = []
+    said: list[tuple[int, str, str, str]] = []
     for packet in packets:
         frame = VXLAN(packet)[Ether]
+        if ICMPv6ND_NA in frame:
+            message = frame[ICMPv6ND_NA]
+            assert (frame.dst, frame[IPv6].dst) == ("33:33:00:00:00:01", "ff02::1")
+            assert (frame[IPv6].hlim, message.R, message.S, message.O) == (255, 0, 0, 1)
+            assert frame.src == message[ICMPv6NDOptDstLLAddr].lladdr
+            said.append((frame.type, frame.src, frame[IPv6].src, message.tgt))
+            continue
         assert frame.dst == "ff:ff:ff:ff:ff:ff"
         inside = frame.payload if isinstance(frame.payload, ARP) else ARP(bytes(frame.payload))
         assert frame.src == inside.hwsrc
@@ -39,11 +47,13 @@ def announced(packets: list[bytes]) -> list[tuple[int, str, str, str]]:
 
 RARP_OF_ALICE = (0x8035, ALICE.hex(":"), "0.0.0.0", "0.0.0.0")
 ARP_OF_ALICE = (0x0806, ALICE.hex(":"), "10.0.0.1", "10.0.0.1")
+NA_OF_ALICE = (0x86DD, ALICE.hex(":"), "2001:db8::1", "2001:db8::1")
+ALL_OF_ALICE = [RARP_OF_ALICE, ARP_OF_ALICE, NA_OF_ALICE]
 
 
 @pytest.fixture
 def world() -> World:
-    """An active alice with an address, and an active bob."""
+    """An active alice with an address of each family, and an active bob."""
     made = World()
     made.attach("alice", 1, addresses=(ALICE_IP, v6("2001:db8::1")))
     made.attach("bob", 2)
@@ -96,6 +106,7 @@ def test_the_announcement_is_repeated_on_time_and_then_no_more(world: World) -> 
         said = announced(world.at_leaf())
         if RARP_OF_ALICE in said:
             assert ARP_OF_ALICE in said
+            assert NA_OF_ALICE in said
             heard_after.append(round(deadline - start, 6))
     assert heard_after == [0.05, 0.2, 0.45, 0.8]
 
@@ -110,7 +121,7 @@ def test_a_guest_that_has_gone_is_announced_no_more(world: World) -> None:
 def test_a_rarp_is_consumed_and_announced(world: World) -> None:
     world.emit("alice", rarp(ALICE))
     assert world.heard("bob") == []
-    assert announced(world.at_leaf()) == [RARP_OF_ALICE, ARP_OF_ALICE]
+    assert announced(world.at_leaf()) == ALL_OF_ALICE
     assert world.engine.counts[Reason.ACTIVATION] == 1
     assert world.engine.counts[Reason.GROUP] == 0
 
@@ -137,8 +148,8 @@ def test_new_leaves_are_told_who_is_here(world: World) -> None:
     world.leaves[SECOND_LEAF] = world.network.tunnel(SECOND_LEAF)
     world.engine.set_leaves((SECOND_LEAF,))
     said = announced(world.at_leaf(SECOND_LEAF))
-    assert said[:2] == [RARP_OF_ALICE, ARP_OF_ALICE]
-    assert [sender for _, sender, _, _ in said[2:]] == [BOB.hex(":")]
+    assert said[:3] == ALL_OF_ALICE
+    assert [sender for _, sender, _, _ in said[3:]] == [BOB.hex(":")]
     assert world.at_leaf(LEAF) == []
 
     # From now on frames go to the new leaf and are taken from it alone.
@@ -151,7 +162,7 @@ def test_new_leaves_are_told_who_is_here(world: World) -> None:
 def test_an_announcement_that_no_leaf_took_is_counted(world: World) -> None:
     world.leaves[LEAF].close()
     world.emit("alice", rarp(ALICE))
-    assert world.engine.events["uplink_failed"] == 2  # The RARP and the ARP announcement.
+    assert world.engine.events["uplink_failed"] == 3  # The RARP and one for each address.
 
 
 def test_activations_are_policed(world: World) -> None:
@@ -311,7 +322,7 @@ def test_a_guest_that_is_leaving_is_a_miss_and_may_still_speak(world: World) -> 
 def test_a_guest_that_stays_after_all_is_announced_again(world: World) -> None:
     world.engine.suspend("alice")
     world.engine.activate("alice")
-    assert announced(world.at_leaf()) == [RARP_OF_ALICE, ARP_OF_ALICE]
+    assert announced(world.at_leaf()) == ALL_OF_ALICE
     world.emit("bob", udp(ALICE, BOB))
     assert len(world.heard("alice")) == 1
 

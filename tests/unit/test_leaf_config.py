@@ -18,7 +18,7 @@ from leaf.bindings import MAX_BINDINGS
 from leaf.config import Change, Config, plan, router_mac, topology
 from leaf.fib import MAX_PREFIXES
 from leaf.router import Router
-from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, mac, v4
+from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, mac, v4, v6
 from tests.unit.leaf_world import prefix
 from vswitch.service.settings import SettingsError, check, load
 
@@ -243,7 +243,14 @@ MISTAKES: dict[str, tuple[Callable[[Table], object], tuple[str, ...]]] = {
         route(vrf="other", via="2.2.2.5"),
         ("route 10.99.0.0/16", "via 2.2.2.5", "no subnet of vrf 'other'"),
     ),
-    "via_of_the_other_family": (route(via="2001:db8::1"), ("via 2001:db8::1", "no subnet")),
+    "via_of_the_other_family": (
+        route(via="2001:db8::1"),
+        ("`via` and `prefix` are not of one address family",),
+    ),
+    "via_of_the_other_family_for_an_ipv6_prefix": (
+        route(prefix="2001:db8:99::/48", via="1.1.1.9"),
+        ("`via` and `prefix` are not of one address family",),
+    ),
     "via_the_network_address": (route(via="1.1.1.0"), ("route 10.99.0.0/16", "via 1.1.1.0")),
     "via_the_broadcast_address": (route(via="1.1.1.255"), ("route 10.99.0.0/16", "via 1.1.1.255")),
     "via_the_gateway_itself": (
@@ -284,6 +291,54 @@ MISTAKES: dict[str, tuple[Callable[[Table], object], tuple[str, ...]]] = {
         segment(gateway=["127.1.0.1/16"]),
         ("segment 'new'", "127.1.0.0/16", "no router may forward"),
     ),
+    # The same of IPv6.
+    "ipv6_subnets_overlap": (
+        segment(gateway=["2001:db8:1::fe/64", "2001:db8:1:0:8000::1/65"]),
+        ("vrf 'tenant'", "2001:db8:1::/64", "2001:db8:1:0:8000::/65", "'new'", "overlap"),
+    ),
+    "ipv6_gateway_is_the_routers_anycast": (
+        segment(gateway=["2001:db8:9::/64"]),
+        ("segment 'new'", "2001:db8:9:: is not a host address of 2001:db8:9::/64"),
+    ),
+    "ipv6_subnet_without_room": (
+        segment(gateway=["2001:db8:9::2/127"]),
+        ("segment 'new'", "2001:db8:9::2/127", "use /126 or larger"),
+    ),
+    "ipv6_host_as_a_subnet": (
+        segment(gateway=["2001:db8:9::2/128"]),
+        ("segment 'new'", "2001:db8:9::2/128", "use /126 or larger"),
+    ),
+    **{
+        f"ipv6_subnet_that_no_router_serves_{name}": (
+            segment(gateway=[subnet]),
+            ("segment 'new'", "no router may forward", "fe80::/10"),
+        )
+        for name, subnet in (
+            ("all", "2001:db8::1/0"),
+            ("loopback", "::2/64"),
+            ("mapped", "::ffff:1.2.3.4/120"),
+            ("link_local", "fe80::1/64"),
+            ("multicast", "ff05::1/64"),
+        )
+    },
+    "ipv6_via_in_no_subnet": (
+        route(prefix="2001:db8:99::/48", via="2001:db8:9::9"),
+        ("route 2001:db8:99::/48", "via 2001:db8:9::9", "no subnet of vrf 'tenant'"),
+    ),
+    "ipv6_via_link_local": (
+        route(prefix="2001:db8:99::/48", via="fe80::9"),
+        ("via fe80::9", "no subnet of vrf 'tenant'"),
+    ),
+    "ipv6_route_with_host_bits": (
+        route(prefix="2001:db8:99::1/48", **{"remote-leaf": "far"}),
+        ("route[2].prefix",),
+    ),
+    "ipv6_binding_outside": (
+        binding(address="2001:db8:1::7"),
+        ("binding 2001:db8:1::7", "not in a subnet of segment 'red'"),
+    ),
+    "mtu_below_what_ipv6_needs": (segment(mtu=1279), ("segment[3].mtu", "1280")),
+    "autonomous_as_text": (segment(autonomous="yes"), ("segment[3].autonomous",)),
     # Addresses of our own.
     "shared_mac_of_two_groups": (
         lambda t: t["group"].append({"name": "z", "shared-mac": t["group"][0]["shared-mac"]}),
@@ -352,6 +407,76 @@ def test_a_subnet_of_four_addresses_has_room() -> None:
     assert made.gateway_for(v4("9.9.9.2")) is not None
     assert made.gateway_for(v4("9.9.9.0")) is None
     assert made.gateway_for(v4("9.9.9.3")) is None
+
+
+def test_a_subnet_of_four_ipv6_addresses_has_room() -> None:
+    """Also for its last address, which in IPv6 is one like others."""
+    made = topology(changed(segment(gateway=["2001:db8:9::1/126"]))).segments[2]
+    assert made.gateway_for(v6("2001:db8:9::2")) is not None
+    assert made.gateway_for(v6("2001:db8:9::3")) is not None
+    assert made.gateway_for(v6("2001:db8:9::")) is None
+    assert made.gateway_for(v6("2001:db8:9::4")) is None
+
+
+def ipv6_of_red(**fields: object) -> Callable[[Table], object]:
+    """Give the first segment IPv6 too, with a route and a binding."""
+
+    def change(table: Table) -> None:
+        red = table["segment"][0]
+        red["gateway"] = ["1.1.1.254/24", "2001:db8:1::fe/64", "2001:db8:4::fe/80"]
+        red.update(fields)
+        route(prefix="2001:db8:10::/48", via="2001:db8:1::9")(table)
+        route(prefix="2001:db8:20::/48", **{"remote-leaf": "far"})(table)
+        binding(address="2001:db8:1::7")(table)
+
+    return change
+
+
+def test_a_segment_may_have_both_families() -> None:
+    made = topology(changed(ipv6_of_red()))
+    red = made.segments[0]
+    assert [(g.address, g.prefix) for g in red.gateways[1:]] == [
+        (v6("2001:db8:1::fe"), prefix("2001:db8:1::/64")),
+        (v6("2001:db8:4::fe"), prefix("2001:db8:4::/80")),
+    ]
+    assert [g.address for g in red.link_locals] == [
+        v6("fe80::200:deff:fead:be00"),
+        v6("fe80::200:deff:fead:beef"),
+    ]
+    via, far = made.vrfs[0].routes[2:]
+    assert (via.prefix, via.via, via.bits) == (
+        prefix("2001:db8:10::/48"),
+        v6("2001:db8:1::9"),
+        128,
+    )
+    assert (far.prefix, far.vtep, far.bits) == (prefix("2001:db8:20::/48"), "192.0.2.2", 128)
+    Router(made)
+
+
+def test_what_is_advertised_by_default() -> None:
+    """A /80 is on the link, and nobody can make himself an address in it (RFC 4862)."""
+    said = topology(changed(ipv6_of_red())).segments[0].advertised
+    assert said is not None
+    assert (said.hop_limit, said.managed, said.other, said.lifetime) == (64, False, False, 1800)
+    assert (said.mtu, said.dns) == (None, ())
+    assert [tuple(one) for one in said.prefixes] == [
+        (v6("2001:db8:1::"), 64, True, True, 2592000, 604800),
+        (v6("2001:db8:4::"), 80, True, False, 2592000, 604800),
+    ]
+
+
+def test_what_is_advertised_as_configured() -> None:
+    dns = ["9.9.9.9", "2620:fe::fe", "2620:fe::9"]
+    change = ipv6_of_red(mtu=1450, dns=dns, autonomous=False, **{"on-link": False})
+    said = topology(changed(change)).segments[0].advertised
+    assert said is not None
+    assert (said.mtu, said.dns) == (1450, (v6("2620:fe::fe"), v6("2620:fe::9")))
+    assert {(one.on_link, one.autonomous) for one in said.prefixes} == {(False, False)}
+
+
+def test_nothing_is_advertised_where_it_is_turned_off_or_there_is_nothing() -> None:
+    off = changed(ipv6_of_red(**{"router-advertisements": False}))
+    assert [one.advertised for one in topology(off).segments] == [None] * 3
 
 
 def test_what_is_left_out_has_a_default() -> None:

@@ -12,11 +12,12 @@ from scapy.layers.l2 import Ether
 from leaf import neighbour as rules
 from leaf.router import STEPS
 from leaf.trace import TraceRequest, trace
-from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, arp, rarp
+from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, arp, ns, plain, rarp
 from tests.unit.leaf_world import (
     FAR_LEAF,
     FAR_ROUTER_MAC,
     GUESTS,
+    GUESTS6,
     H1,
     H2,
     H3,
@@ -78,7 +79,7 @@ def test_the_way_to_another_leaf(world: World) -> None:
         pytest.param({"dst_ip": "9.9.9.9"}, "no_route", 14, id="no_route"),
         pytest.param({"dst_ip": "1.1.1.77"}, "glean", 15, id="glean"),
         pytest.param({"ttl": 1}, "expired", 17, id="expired"),
-        pytest.param({"dst_ip": "2001:db8::1", "src_ip": None}, "not_ip", 10, id="not_ip"),
+        pytest.param({"dst_ip": "2001:db8::1", "src_ip": "2001:db8::2"}, "no_route", 14, id="ipv6"),
     ],
 )
 def test_a_drop_ends_at_its_step(
@@ -122,6 +123,35 @@ def test_a_frame_in_hex(world: World) -> None:
     assert told["frame"] == frame.hex()
     assert ask(world, hex=rarp(H1.mac).hex())["verdict"]["reason"] == "rarp"
     assert ask(world, hex="")["verdict"]["reason"] == "runt"
+
+
+def test_what_is_no_ip_ends_before_the_ip_header(world: World) -> None:
+    told = ask(world, hex=plain(SHARED_MAC, H1.mac).hex())
+    assert told["verdict"] == {"reason": "not_ip", "to_vtep": None}
+    assert told["steps"][-1] == {"step": STEPS[10].question, "finding": "not_ip"}
+
+
+def test_nd_goes_on_through_the_same_rules_as_arp() -> None:
+    world = World(*GUESTS, *GUESTS6, ipv6=True)
+    for frame, reason, answer in (
+        (ns(None, H1.mac, H1.six.ip, H3.six.ip), "remote", SHARED_MAC.hex(":")),
+        (ns(None, H1.mac, H1.six.ip, H2.six.ip), "same_vtep", None),
+        (ns(None, H1.mac, H1.six.ip, H3.six.ip, hlim=1), "malformed", None),
+    ):
+        told = ask(world, hex=frame.hex())
+        verdict = told["verdict"]
+        assert (verdict["reason"], verdict["nd"], verdict["answer"]) == ("nd", reason, answer)
+        assert told["steps"][7]["step"] == rules.STEPS[0].question
+
+
+def test_ipv6_is_told_like_ipv4() -> None:
+    world = World(*GUESTS6, ipv6=True)
+    told = ask(world, src_ip=H1.six.ip, dst_ip=H3.six.ip)["verdict"]
+    assert (told["reason"], told["to_vtep"], told["destination_mac"]) == (
+        "routed",
+        B,
+        H3.mac.hex(":"),
+    )
 
 
 def test_what_cannot_be_read_is_a_value_error(world: World) -> None:

@@ -210,6 +210,7 @@ def test_every_setting_is_either_planned_or_needs_a_restart() -> None:
         "shared_mac": "00:00:de:ad:be:00",
         "source_ports": 4,
         "offload": "off",
+        "too_big": "fragment",
     }
     assert set(edits) == set(type(config(BASE).vswitch).model_fields)
     for key, value in edits.items():

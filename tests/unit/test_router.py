@@ -25,9 +25,10 @@ from tests.frames import (
     fragments,
     ip,
     mac,
+    ns,
+    plain,
     rarp,
     udp,
-    udp6,
     v4,
     vxlan,
 )
@@ -66,7 +67,7 @@ from vswitch.wire.vxlan import Vtep
 
 @pytest.fixture
 def world() -> World:
-    return World(*GUESTS)
+    return World(*GUESTS, ipv6=True)
 
 
 class Row(NamedTuple):
@@ -97,11 +98,12 @@ ROWS = (
     Row(Reason.GROUP_SOURCE, A, vxlan(ONE, ip(SHARED_MAC, MULTICAST, H1.ip, H3.ip))),
     Row(Reason.ARP, A, vxlan(ONE, arp(BROADCAST, H1.mac, H1.ip, H3.ip))),
     Row(Reason.RARP, A, vxlan(ONE, rarp(H1.mac))),
+    Row(Reason.ND, A, vxlan(ONE, ns(None, H1.mac, H1.six.ip, H3.six.ip))),
     Row(Reason.DHCP, A, vxlan(ONE, udp(BROADCAST, mac(99), "0.0.0.0", "255.255.255.255", 68, 67))),
     Row(Reason.MULTICAST_DROPPED, A, vxlan(ONE, ip(MULTICAST, H1.mac, H1.ip, "224.0.0.251"))),
     Row(Reason.MULTICAST_REPLICATED, A, vxlan(TWO, ip(MULTICAST, H5.mac, H5.ip, "224.0.0.251"))),
     Row(Reason.FOREIGN_MAC, A, vxlan(ONE, ip(H3.mac, H1.mac, H1.ip, H3.ip))),
-    Row(Reason.NOT_IP, A, vxlan(ONE, udp6(SHARED_MAC, H1.mac))),
+    Row(Reason.NOT_IP, A, vxlan(ONE, plain(SHARED_MAC, H1.mac))),
     Row(Reason.BAD_IP_HEADER, A, broken(to_gateway(H1, H3.ip))),
     Row(Reason.MARTIAN, A, to_gateway(H1, "127.0.0.1")),
     Row(Reason.GATEWAY, A, to_gateway(H1, "1.1.1.254")),

@@ -9,12 +9,13 @@ import pytest
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP, Ether
 
+from leaf import neighbour as rules
 from leaf.bindings import Outcome, Timers
 from leaf.glean import Outcome as GleanOutcome
 from leaf.router import Reason, Verdict
 from leaf.slowpath import Limits, Send, SlowPath
 from leaf.topology import Topology
-from tests.frames import BROADCAST, SHARED_MAC, arp, mac, rarp, v4, vxlan
+from tests.frames import BROADCAST, SHARED_MAC, arp, mac, ns, rarp, v4, vxlan
 from tests.unit.leaf_world import (
     FAR_LEAF,
     GROUP_ONE,
@@ -109,7 +110,9 @@ def test_forwarding_passes_no_policer() -> None:
 @pytest.mark.parametrize(
     ("reason", "packet"),
     [
-        pytest.param(Reason.ARP, b"", id="arp_empty"),
+        pytest.param(Reason.ARP, vxlan(ONE, arp(BROADCAST, H1.mac))[:30], id="arp_cut"),
+        pytest.param(Reason.ND, vxlan(ONE, ns(None, H1.mac, "::", "fe80::1"))[:70], id="nd_cut"),
+        pytest.param(Reason.ND, b"", id="nd_empty"),
         pytest.param(Reason.RARP, vxlan(ONE, rarp(H1.mac))[:30], id="rarp_cut"),
         pytest.param(Reason.RARP, vxlan(ONE, rarp(H1.mac, sender_mac=H2.mac)), id="rarp_forged"),
         pytest.param(Reason.GATEWAY, vxlan(ONE, b""), id="gateway_empty"),
@@ -122,13 +125,16 @@ def test_garbage_is_counted_and_ends_nothing_else(
 ) -> None:
     segment = None if reason is Reason.GLEAN else world.segment(ONE)
     before = [repr(binding) for binding in world.bindings.all()]
-    if reason is Reason.ARP:
+    counts = {Reason.ARP: world.slowpath.arp_counts, Reason.ND: world.slowpath.nd_counts}
+    if reason in counts and packet:
         # The rules count what they cannot read themselves.
         assert world.slowpath.handle(Verdict(reason, segment=segment), A, packet, 1.0) == []
-        assert sum(world.slowpath.arp_counts.values()) == 1
+        assert counts[reason][rules.Reason.MALFORMED] == 1
     else:
         assert world.slowpath.handle(Verdict(reason, segment=segment), A, packet, 1.0) == []
-        counter = "rarp_malformed" if reason is Reason.RARP else "punts_failed"
+        counter = {Reason.RARP: "rarp_malformed", Reason.ND: "router_rogue"}.get(
+            reason, "punts_failed"
+        )
         assert world.slowpath.events[counter] == 1
     assert [repr(binding) for binding in world.bindings.all()] == before
     assert len(world.punt(A, vxlan(ONE, arp(BROADCAST, H1.mac, H1.ip, H3.ip)), 2.0)) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import numpy as np
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
@@ -36,6 +37,17 @@ def test_an_open_checksum_is_filled_in(transport: TCP | UDP, offset: int) -> Non
     assert vnet.complete(memoryview(frame), header)
     assert bytes(frame) == whole
     assert bytes(header) == vnet.PLAIN
+
+
+@pytest.mark.parametrize("row_of", [TCP, UDP], ids=["tcp", "udp"])
+def test_the_open_checksums_of_a_run_are_filled_in(row_of: type[TCP | UDP]) -> None:
+    offset = 16 if row_of is TCP else 6
+    made = [_unfinished(row_of(sport=number, dport=2), offset) for number in range(1, 65)]
+    headers = [header for _, header, _ in made]
+    table = np.array([list(frame) for frame, _, _ in made], dtype=np.uint8)
+    assert vnet.complete_all(table, headers)
+    assert [bytes(row) for row in table] == [whole for _, _, whole in made]
+    assert headers == [vnet.PLAIN] * len(made)
 
 
 def test_a_plain_frame_stays_as_it_is() -> None:

@@ -121,7 +121,8 @@ def graph(
         for guest in guests:
             if guest["at"] == host["node"]:
                 name = guest["node"]
-                branch.add(f"{name} {guest['address']} on {segments[name]}")
+                addresses = " ".join(filter(None, (guest["address"], guest["address6"])))
+                branch.add(f"{name} {addresses} on {segments[name]}")
     nowhere = [guest["node"] for guest in guests if guest["at"] is None]
     if nowhere:
         tree.add(f"attached nowhere: {', '.join(nowhere)}")

@@ -4,6 +4,12 @@
 belongs to the lab but is not in the topology any more is removed. Where a guest is, only the
 vswitches know: they are asked.
 
+Where the topology gives a guest an IPv6 address, its kernel speaks IPv6 as any Linux does: with
+duplicate address detection, which `up` sits out, and without listening to the gateway's
+advertisements, since address and route are the file's. One whose `address6` is "auto" listens to
+them in its own time, and the vswitch lets it use any IPv6 address, since none is listed. Everything
+else in the lab has IPv6 off.
+
 `move` keeps the guest's link: its TAP has several queues, the new host's vswitch opens one before
 the old host's closes its own. So carrier never drops, and the guest's neighbour cache and sockets
 stay as they were; `move` checks that from the kernel's count of carrier changes.
@@ -22,12 +28,14 @@ from vswitch.service.client import Client, ClientError
 from . import daemons, namespace
 from .daemons import DaemonProcess, LabError
 from .namespace import Namespace
-from .topology import GuestEntry, Topology
+from .topology import Assigned, Family, GuestEntry, Topology
 
 STATE = Path("/run/tapestry-lab")
 GUEST_LINK = "eth0"
 UNDERLAY_LINK = "eth0"
 BRIDGE = "br0"
+DAD_TIMEOUT = 5.0
+"""Linux asks once and waits a second (RFC 4862 section 5.1); the rest is for a busy machine."""
 
 
 class Move(NamedTuple):
@@ -106,6 +114,7 @@ class Lab:
                 self._verb(guest.host, "/v1/guests", self._attachment(guest))
                 done.append(f"guest {guest.name}: attached at {guest.host}")
             self._take_guest_up(guest)
+        self._wait_for_addresses()
         return done
 
     def down(self) -> None:
@@ -150,21 +159,49 @@ class Lab:
     def _build_guest(self, guest: GuestEntry) -> bool:
         """Make what is missing of a guest; say whether its link had to be made."""
         node = self.node(guest.name)
-        node.create()
-        if node.link(GUEST_LINK) is not None:
-            return False
-        node.add_tap(GUEST_LINK, guest.mac.hex(":"), self.topology.underlay.guest_mtu)
-        return True
+        node.create(ipv6=guest.address6 is not None)
+        is_missing = node.link(GUEST_LINK) is None
+        if is_missing:
+            node.add_tap(GUEST_LINK, guest.mac.hex(":"), self.topology.underlay.guest_mtu)
+        node.sysctl(f"ipv6/conf/{GUEST_LINK}/accept_ra", int(guest.address6 == "auto"))
+        # The wait before the first question of DAD is for networks whose hosts all boot at once.
+        node.sysctl(f"ipv6/conf/{GUEST_LINK}/router_solicitation_delay", 0)
+        return is_missing
 
     def _take_guest_up(self, guest: GuestEntry) -> None:
-        node, segment = self.node(guest.name), self.topology.segment_of(guest)
+        node = self.node(guest.name)
         link = node.link(GUEST_LINK)
         if link is not None and not link.up:
             node.link_up(GUEST_LINK)
+        for address, gateway, prefix_len in self._held_to(guest).values():
+            node.add_address(GUEST_LINK, address, prefix_len)
+            node.add_default_route(gateway)
+
+    def _held_to(self, guest: GuestEntry) -> dict[Family, Assigned]:
+        """Return what `up` sets in a guest, and what the vswitch lets it use of those families; not
+        what a DHCP client is to get."""
+        assigned = self.topology.assigned(guest)
         if guest.dhcp:
-            return
-        node.add_address(GUEST_LINK, str(guest.address), segment.gateway.network.prefixlen)
-        node.add_route("default", str(segment.gateway.ip))
+            del assigned[Family.IPV4]
+        return assigned
+
+    def _wait_for_addresses(self) -> None:
+        """Wait until every guest may use the addresses that the topology gives it."""
+        until = time.monotonic() + DAD_TIMEOUT
+        for guest in self.topology.guest:
+            if Family.IPV6 in self.topology.assigned(guest):
+                while self._is_waiting(guest):
+                    if time.monotonic() > until:
+                        raise LabError(f"guest {guest.name!r}: its IPv6 addresses stay tentative")
+                    time.sleep(0.02)
+
+    def _is_waiting(self, guest: GuestEntry) -> bool:
+        """Say whether a guest still asks whether others have its addresses."""
+        entries = self.node(guest.name).addresses(GUEST_LINK)
+        for entry in entries:
+            if entry.duplicate:
+                raise LabError(f"guest {guest.name!r}: somebody else has {entry.address}")
+        return any(entry.tentative for entry in entries)
 
     # -- guests --------------------------------------------------------------------------------
 
@@ -195,7 +232,7 @@ class Lab:
             "netns": f"{self.name}-{guest.name}",
             "multi-queue": True,
             "macs": [guest.mac.hex(":")],
-            "addresses": [] if guest.dhcp else [str(guest.address)],
+            "addresses": [one.address for one in self._held_to(guest).values()],
         }
 
     def _verb(self, host: str, url: str, body: Any = None) -> None:
@@ -274,6 +311,7 @@ class Lab:
                     "node": daemon.name,
                     "kind": daemon.kind,
                     "address": address,
+                    "address6": None,
                     "at": f"pid {process.pid}" if process else None,
                     "state": "running" if process else "down",
                 }
@@ -287,6 +325,7 @@ class Lab:
                     "node": guest.name,
                     "kind": "guest",
                     "address": str(guest.address),
+                    "address6": self._address6(guest),
                     "at": at,
                     "state": "active" if at else "absent",
                 }
@@ -297,3 +336,14 @@ class Lab:
         if name == "leaf":
             return str(self.topology.underlay.leaf)
         return str(next(host for host in self.topology.host if host.name == name).address)
+
+    def _address6(self, guest: GuestEntry) -> str | None:
+        """Return a guest's IPv6 address; where it makes its own, what it has made, or "auto"."""
+        if guest.address6 != "auto":
+            return None if guest.address6 is None else str(guest.address6)
+        node = self.node(guest.name)
+        if not node.exists() or node.link(GUEST_LINK) is None:
+            return "auto"
+        in_use = [entry.address for entry in node.addresses(GUEST_LINK) if not entry.tentative]
+        routable = (text for text in in_use if ":" in text and not text.startswith("fe80:"))
+        return next(routable, "auto")

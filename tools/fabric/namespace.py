@@ -7,6 +7,7 @@ bringing a fabric up twice is no error.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import subprocess
@@ -33,6 +34,9 @@ _NEIGHBOUR_STATES = {
 }
 GSO_MAX_SIZE = 61_000
 _SYSCTLS = Path("/proc/sys/net")
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_TENTATIVE, _DUPLICATE = 0x40, 0x08
+"""IFA_F_TENTATIVE and IFA_F_DADFAILED."""
 
 
 class Neighbour(NamedTuple):
@@ -41,6 +45,17 @@ class Neighbour(NamedTuple):
     address: str
     mac: str | None
     state: str
+
+
+class Address(NamedTuple):
+    """One address of a link."""
+
+    address: str
+    prefix_len: int
+    tentative: bool
+    """IPv6: still being looked for at others (RFC 4862 section 5.4), so not in use yet."""
+    duplicate: bool
+    """IPv6: somebody else has it, so it stays unused."""
 
 
 class Link(NamedTuple):
@@ -66,12 +81,13 @@ class Namespace:
     def exists(self) -> bool:
         return self.name in namespaces.listnetns()
 
-    def create(self) -> None:
-        """Create it, with loopback up and IPv6 off: the kernel's own ND is not the guests'."""
+    def create(self, ipv6: bool = False) -> None:
+        """Create it, with loopback up, and without IPv6 where nobody asks for it: a kernel that has
+        it speaks on every link unasked."""
         if not self.exists():
             namespaces.create(self.name)
-        self.sysctl("ipv6/conf/all/disable_ipv6", 1)
-        self.sysctl("ipv6/conf/default/disable_ipv6", 1)
+        self.sysctl("ipv6/conf/all/disable_ipv6", int(not ipv6))
+        self.sysctl("ipv6/conf/default/disable_ipv6", int(not ipv6))
         self.link_up("lo")
 
     def remove(self) -> None:
@@ -157,21 +173,39 @@ class Namespace:
                 lambda: netlink.addr("add", index=index, address=address, prefixlen=prefix_len)
             )
 
-    def add_route(self, destination: str, gateway: str) -> None:
-        with self._netlink() as netlink:
-            _unless_there(lambda: netlink.route("add", dst=destination, gateway=gateway))
-
-    def neighbours(self, link: str) -> list[Neighbour]:
-        """Return the neighbour table of a link."""
+    def addresses(self, link: str) -> list[Address]:
+        """Return the addresses of a link, of both families."""
         with self._netlink() as netlink:
             index = self._index(netlink, link)
             return [
-                Neighbour(
-                    message.get_attr("NDA_DST"),
-                    message.get_attr("NDA_LLADDR"),
-                    _NEIGHBOUR_STATES.get(message["state"], str(message["state"])),
+                Address(
+                    message.get_attr("IFA_ADDRESS"),
+                    message["prefixlen"],
+                    bool(message["flags"] & _TENTATIVE),
+                    bool(message["flags"] & _DUPLICATE),
                 )
-                for message in netlink.get_neighbours(socket.AF_INET, ifindex=index)
+                for message in netlink.get_addr(index=index)
+            ]
+
+    def add_default_route(self, gateway: str) -> None:
+        """Route what is not on a link over `gateway`, whose family tells for which one."""
+        family = _FAMILIES[ipaddress.ip_address(gateway).version]
+        with self._netlink() as netlink:
+            _unless_there(
+                lambda: netlink.route("add", family=family, dst="default", gateway=gateway)
+            )
+
+    def neighbours(self, link: str) -> list[Neighbour]:
+        """Return the neighbour table of a link, of both families; without what the kernel has
+        computed and never asks for, the MACs of groups."""
+        with self._netlink() as netlink:
+            index = self._index(netlink, link)
+            return [
+                Neighbour(message.get_attr("NDA_DST"), message.get_attr("NDA_LLADDR"), state)
+                for family in _FAMILIES.values()
+                for message in netlink.get_neighbours(family, ifindex=index)
+                if (state := _NEIGHBOUR_STATES.get(message["state"], str(message["state"])))
+                != "noarp"
             ]
 
     def sysctl(self, key: str, value: int) -> None:

@@ -1,12 +1,18 @@
-"""The topology file: what a fabric consists of."""
+"""The topology file: what a fabric consists of.
+
+A segment has an IPv4 subnet and may have an IPv6 one beside it, and so have its guests. Each family
+has a key of its own, not a place in a list: there is one of each, and only IPv6 knows "auto".
+"""
 
 from __future__ import annotations
 
 import ipaddress
+from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from vswitch.service.settings import (
     MacField,
@@ -23,6 +29,46 @@ SEED = Path(__file__).with_name("seed.toml")
 
 NodeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,10}$")]
 """Part of a namespace's and a link's name, which has 15 characters."""
+
+MIN_IPV6_MTU = 1280
+"""RFC 8200 section 5; on a link with less, Linux has no IPv6 at all."""
+SLAAC_PREFIX_LEN = 64
+"""RFC 4862 section 5.5.3 (d): with it, an interface identifier of 64 bits makes an address."""
+
+
+class Family(StrEnum):
+    """An address family; the value is also its folder in /proc/sys/net."""
+
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+    @property
+    def label(self) -> str:
+        """Its name as people write it."""
+        return {"ipv4": "IPv4", "ipv6": "IPv6"}[self.value]
+
+
+def _to_address6(value: Any) -> Any:
+    """Say here what is wrong: of a union, pydantic would complain once for each of its members."""
+    if value is None or value == "auto" or isinstance(value, ipaddress.IPv6Address):
+        return value
+    with suppress(ValueError):
+        return ipaddress.IPv6Address(str(value))
+    raise ValueError("write an IPv6 address such as '2001:db8:1::1', or 'auto'")
+
+
+Address6Field = Annotated[
+    ipaddress.IPv6Address | Literal["auto"] | None, BeforeValidator(_to_address6)
+]
+"""An IPv6 address; or auto: the guest makes its own, of what the gateway advertises (SLAAC)."""
+
+
+class Assigned(NamedTuple):
+    """An address that the file gives to a guest, and the gateway of its subnet."""
+
+    address: str
+    gateway: str
+    prefix_len: int
 
 
 class Lab(Settings):
@@ -52,10 +98,16 @@ class SegmentEntry(Settings):
     name: NodeName
     vni: VniField
     gateway: ipaddress.IPv4Interface
+    gateway6: ipaddress.IPv6Interface | None = None
     miss: Literal["rewrite", "flood", "drop"] = "rewrite"
     hop_neutral: bool = False
     dhcp: dict[str, Any] | None = None
     """`[segment.dhcp]` of the leaf, as it is."""
+
+    @property
+    def gateways(self) -> list[str]:
+        """Its gateway addresses of both families, with their prefix lengths."""
+        return [str(gateway) for gateway in (self.gateway, self.gateway6) if gateway is not None]
 
 
 class HostEntry(Settings):
@@ -72,9 +124,10 @@ class GuestEntry(Settings):
     host: NodeName
     segment: NodeName
     address: ipaddress.IPv4Address
+    address6: Address6Field = None
     mac: MacField
     dhcp: bool = False
-    """Leave the address to a DHCP client in the guest; `up` sets none and holds it to none."""
+    """Leave the IPv4 address to a DHCP client in the guest: `up` sets none and holds it to none."""
 
 
 class Topology(Settings):
@@ -92,22 +145,63 @@ class Topology(Settings):
         reject_twice("name", [*nodes, "leaf", "spine"])
         reject_twice("segment", [segment.name for segment in self.segment])
         reject_twice("host address", [host.address for host in self.host])
-        reject_twice("guest address", [guest.address for guest in self.guest])
         reject_twice("guest MAC", [guest.mac.hex(":") for guest in self.guest])
         hosts = {host.name for host in self.host}
-        segments = {segment.name: segment for segment in self.segment}
+        segments = {segment.name for segment in self.segment}
         for guest in self.guest:
             if guest.host not in hosts:
                 raise ValueError(f"guest {guest.name!r}: no host {guest.host!r}")
             if guest.segment not in segments:
                 raise ValueError(f"guest {guest.name!r}: no segment {guest.segment!r}")
-            network = segments[guest.segment].gateway.network
-            if guest.address not in network:
-                raise ValueError(f"guest {guest.name!r}: {guest.address} is not in {network}")
+            self._check_addresses(guest)
+        for family in Family:
+            reject_twice("guest address", self.addresses(family).values())
         return self
+
+    def _check_addresses(self, guest: GuestEntry) -> None:
+        segment = self.segment_of(guest)
+        network = segment.gateway.network
+        if guest.address not in network:
+            raise ValueError(f"guest {guest.name!r}: {guest.address} is not in {network}")
+        if guest.address6 is None:
+            return
+        if self.underlay.guest_mtu < MIN_IPV6_MTU:
+            least = MIN_IPV6_MTU + vxlan.OVERHEAD_IPV4
+            raise ValueError(f"guest {guest.name!r}: IPv6 needs an underlay mtu of {least} or more")
+        if segment.gateway6 is None:
+            raise ValueError(
+                f"guest {guest.name!r} has an address6, but segment {segment.name!r} no gateway6"
+            )
+        network6 = segment.gateway6.network
+        if guest.address6 != "auto" and guest.address6 not in network6:
+            raise ValueError(f"guest {guest.name!r}: {guest.address6} is not in {network6}")
+        if guest.address6 == "auto" and network6.prefixlen != SLAAC_PREFIX_LEN:
+            raise ValueError(
+                f"guest {guest.name!r}: address6 = 'auto' needs a /{SLAAC_PREFIX_LEN}, and the"
+                f" segment has {network6}"
+            )
 
     def segment_of(self, guest: GuestEntry) -> SegmentEntry:
         return next(segment for segment in self.segment if segment.name == guest.segment)
+
+    def assigned(self, guest: GuestEntry) -> dict[Family, Assigned]:
+        """Return the addresses that the file gives to a guest; one that it makes itself is not
+        among them."""
+        segment = self.segment_of(guest)
+        pairs = {
+            Family.IPV4: (guest.address, segment.gateway),
+            Family.IPV6: (guest.address6, segment.gateway6),
+        }
+        return {
+            family: Assigned(str(address), str(gateway.ip), gateway.network.prefixlen)
+            for family, (address, gateway) in pairs.items()
+            if gateway is not None and address not in (None, "auto")
+        }
+
+    def addresses(self, family: Family) -> dict[str, str]:
+        """Return the addresses of one family that the file gives, by guest."""
+        assigned = {guest.name: self.assigned(guest).get(family) for guest in self.guest}
+        return {name: one.address for name, one in assigned.items() if one is not None}
 
     def with_miss(self, miss: str | None) -> Topology:
         """Return this topology with another miss policy in every segment."""

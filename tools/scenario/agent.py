@@ -1,4 +1,5 @@
-"""Traffic of one guest: UDP probes at 1 kHz to its peers, and TCP streams. Runs inside the guest.
+"""Traffic of one guest in one address family: UDP probes at 1 kHz to its peers, and TCP streams.
+Runs inside the guest.
 
 Each probe carries its number; the sender notes when it left, the receiver when the guest's kernel
 took it in (its own timestamp, so that a receiver that gets no processor is not seen as a slow
@@ -34,11 +35,15 @@ MESSAGE_INTERVAL = 0.005
 STREAM_PORT = 8000
 
 
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 class ProbeFlow:
     """Probes to one peer and from it, on one socket."""
 
     def __init__(self, local: str, peer: str, port: int) -> None:
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock = socket.socket(_family(local), socket.SOCK_DGRAM)
         self.sock.bind((local, port))
         self.sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self.sock.settimeout(0.2)
@@ -147,7 +152,8 @@ def main(job: dict[str, Any]) -> None:
     }
     streams = {name: Stream(job["address"], peer) for name, peer in job["streams"].items()}
     if job["serve"]:
-        listener = socket.create_server((job["address"], STREAM_PORT))
+        local = job["address"]
+        listener = socket.create_server((local, STREAM_PORT), family=_family(local))
         threading.Thread(target=_serve, args=(listener,), daemon=True).start()
     print("ready", flush=True)
     sys.stdin.readline()

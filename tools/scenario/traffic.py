@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tools.fabric.daemons import LabError
 from tools.fabric.lab import Lab
+from tools.fabric.topology import Family
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIRST_PORT = 7001
@@ -25,7 +27,7 @@ class ProbeResult(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """The notes of every agent, by guest."""
+    """The notes of every agent of one address family, by guest."""
 
     notes: dict[str, Any]
 
@@ -38,11 +40,16 @@ class Observed(NamedTuple):
         lost = sum(1 for number in wanted if number not in came)
         return ProbeResult(len(wanted), lost, blackout(sent, came, wanted, end_ns) / 1e6)
 
-    def stream_survived(self, client: str, server: str, moved_ns: int, quiet_ns: int) -> bool:
-        """Say whether a TCP stream went on after `moved_ns` until at least `quiet_ns`."""
+    def stream_fault(self, client: str, server: str, moved_ns: int, quiet_ns: int) -> str | None:
+        """Say why a TCP stream did not go on after `moved_ns` until at least `quiet_ns`, or None
+        where it did."""
         stream = self.notes[client]["streams"][server]
-        after = [when for when in stream["echoed"] if when > moved_ns]
-        return stream["failure"] is None and bool(after) and after[-1] >= quiet_ns
+        if stream["failure"] is not None:
+            return str(stream["failure"])
+        last = max(stream["echoed"], default=0)
+        if last <= moved_ns:
+            return "silent since the move"
+        return None if last >= quiet_ns else "silent at the end"
 
 
 def blackout(sent: list[int], came: dict[int, int], wanted: list[int], end_ns: int) -> float:
@@ -80,57 +87,74 @@ class Flow(NamedTuple):
 
 
 class Traffic:
-    """All flows of a scenario."""
+    """All flows of a scenario, in each address family. An agent is one guest's in one family, so
+    that none has more to do than with one family alone."""
 
-    def __init__(self, lab: Lab, flows: list[Flow]) -> None:
+    def __init__(self, lab: Lab, flows: list[Flow], families: Sequence[Family]) -> None:
         self._lab = lab
         self._flows = flows
-        self._agents: dict[str, subprocess.Popen[bytes]] = {}
+        self._families = families
+        self._agents: dict[tuple[Family, str], subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
         """Start every agent, wait until their sockets are open, and let them begin."""
-        address = {guest.name: str(guest.address) for guest in self._lab.topology.guest}
         names = sorted({name for flow in self._flows for name in flow})
-        for name in names:
-            probes = {}
-            for port, flow in enumerate(self._flows, FIRST_PORT):
-                if name in flow:
-                    peer = flow.server if name == flow.client else flow.client
-                    probes[peer] = [address[peer], port]
-            job = {
-                "out": str(self._out(name)),
-                "address": address[name],
-                "probes": probes,
-                "streams": {f.server: address[f.server] for f in self._flows if f.client == name},
-                "serve": any(flow.server == name for flow in self._flows),
-            }
-            self._agents[name] = self._lab.node(name).popen(
-                [sys.executable, "-m", "tools.scenario.agent", json.dumps(job)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                cwd=REPOSITORY,
-            )
-        for name, agent in self._agents.items():
+        for family in self._families:
+            for name in names:
+                self._agents[family, name] = self._lab.node(name).popen(
+                    [sys.executable, "-m", "tools.scenario.agent", self._job(family, name)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    cwd=REPOSITORY,
+                )
+        for (family, name), agent in self._agents.items():
             assert agent.stdout is not None
             if agent.stdout.readline().strip() != b"ready":
-                raise LabError(f"the traffic of guest {name} did not start")
+                raise LabError(f"the {family.label} traffic of guest {name} did not start")
         for agent in self._agents.values():
             assert agent.stdin is not None
             agent.stdin.write(b"go\n")
             agent.stdin.flush()
 
-    def stop(self) -> Observed:
+    def _job(self, family: Family, name: str) -> str:
+        address = self._lab.topology.addresses(family)
+        probes = {}
+        for port, flow in enumerate(self._flows, FIRST_PORT):
+            if name in flow:
+                peer = flow.server if name == flow.client else flow.client
+                probes[peer] = [address[peer], port]
+        return json.dumps(
+            {
+                "out": str(self._out(family, name)),
+                "address": address[name],
+                "probes": probes,
+                "streams": {f.server: address[f.server] for f in self._flows if f.client == name},
+                "serve": any(flow.server == name for flow in self._flows),
+            }
+        )
+
+    def stop(self) -> dict[Family, Observed]:
         """Stop every agent and collect its notes."""
-        for agent in self._agents.values():
-            assert agent.stdin is not None
-            agent.stdin.close()
-        notes = {}
-        for name, agent in self._agents.items():
-            if agent.wait(timeout=10) != 0:
-                raise LabError(f"the traffic of guest {name} ended with {agent.returncode}")
-            notes[name] = json.loads(self._out(name).read_text())
+        observed = {family: Observed({}) for family in self._families}
+        clients = {flow.client for flow in self._flows}
+        # A server that went before its client would be seen as the end of their stream.
+        for is_client in (True, False):
+            ending = {
+                key: agent
+                for key, agent in self._agents.items()
+                if (key[1] in clients) == is_client
+            }
+            for agent in ending.values():
+                assert agent.stdin is not None
+                agent.stdin.close()
+            for (family, name), agent in ending.items():
+                if agent.wait(timeout=10) != 0:
+                    raise LabError(
+                        f"the {family.label} traffic of guest {name} ended with {agent.returncode}"
+                    )
+                observed[family].notes[name] = json.loads(self._out(family, name).read_text())
         self._agents = {}
-        return Observed(notes)
+        return observed
 
     def kill(self) -> None:
         """End what still runs, when the scenario has failed."""
@@ -138,5 +162,5 @@ class Traffic:
             agent.kill()
             agent.wait()
 
-    def _out(self, name: str) -> Path:
-        return self._lab.directory / f"traffic-{name}.json"
+    def _out(self, family: Family, name: str) -> Path:
+        return self._lab.directory / f"traffic-{name}-{family}.json"

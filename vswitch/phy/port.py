@@ -70,7 +70,13 @@ class Burst:
         if count < FEW:
             return [(index, index + 1) for index in range(count)]
         heads = self._table[:count, HEADROOM : HEADROOM + flows.FLOW_LEN]
-        return flows.runs(heads, self._headers[:count], lengths)
+        found: list[tuple[int, int]] = []
+        for first, end in flows.runs(heads, self._headers[:count], lengths):
+            if vnet.is_super_frame(self.headers[first]):  # It is a train of its own.
+                found += ((index, index + 1) for index in range(first, end))
+            else:
+                found.append((first, end))
+        return found
 
     def run(self, first: int, end: int) -> Run:
         """Return the frames of a run, with their headroom."""

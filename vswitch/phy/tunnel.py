@@ -9,7 +9,7 @@ place and sent on as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -117,6 +117,13 @@ class Tunnel(Protocol):
 
     def flush(self) -> None:
         """Send what was held back to make longer trains. Called at the end of every burst."""
+
+    @property
+    def room(self) -> dict[Vtep, int]:
+        """The longest packet that reaches a VTEP in one piece, as far as it is known."""
+
+    def measure(self, vteps: Iterable[Vtep]) -> None:
+        """Find out anew what has room on the way to some VTEPs."""
 
     @property
     def faults(self) -> dict[str, int]:

@@ -35,6 +35,8 @@ from .policer import TokenBucket
 
 MIN_DELAY = 0.001
 """A deadline that has passed already still lets the loop turn once."""
+MEASURE_EVERY = 5.0
+"""Seconds between two looks at what the underlay can carry; each costs some 20 us a peer."""
 HOLD = 0.001
 """Seconds after which a turn lets the event loop serve others."""
 DRAIN = 0.4
@@ -52,6 +54,9 @@ class Engine(Protocol):
 
     def deadline(self) -> float | None:
         """Say when `tick` wants to be called next."""
+
+    def measure(self) -> None:
+        """Look at what the underlay can carry."""
 
 
 class Shell:
@@ -141,7 +146,12 @@ class Shell:
         server = http.ApiServer(app)
         tasks = {
             asyncio.ensure_future(task)
-            for task in (server.serve(sockets=[api]), self._stop.wait(), self._reloads(reload))
+            for task in (
+                server.serve(sockets=[api]),
+                self._stop.wait(),
+                self._reloads(reload),
+                self._measures(),
+            )
         }
         self.rearm()
         # What is there now stays: the garbage collector need not walk it again and again, which
@@ -159,6 +169,15 @@ class Shell:
         for task in late:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _measures(self) -> None:
+        """Have the engine look at the underlay from time to time."""
+        while not self._stop.is_set():
+            try:
+                self._engine.measure()
+            except Exception as error:
+                self.failed(error)
+            await asyncio.sleep(MEASURE_EVERY)
 
     async def _reloads(self, reload: Callable[[], Awaitable[str]]) -> None:
         """Reload at each SIGHUP; several that come during one reload are one more."""

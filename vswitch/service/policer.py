@@ -21,14 +21,14 @@ class TokenBucket:
         self._tokens = self._burst
         self._last = 0.0
 
-    def take(self, now: float) -> bool:
-        """Take one token; False where there is none."""
+    def take(self, now: float, count: int = 1) -> bool:
+        """Take `count` tokens; False, and none taken, where there are not so many."""
         tokens = min(self._burst, self._tokens + (now - self._last) * self._rate)
         self._last = now
-        if tokens < 1.0:
+        if tokens < count:
             self._tokens = tokens
             return False
-        self._tokens = tokens - 1.0
+        self._tokens = tokens - count
         return True
 
 
@@ -42,8 +42,8 @@ class Policer:
         self._max_keys = max_keys
         self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
 
-    def take(self, key: Hashable, now: float) -> bool:
-        """Take one token of `key`; False where there is none."""
+    def take(self, key: Hashable, now: float, count: int = 1) -> bool:
+        """Take `count` tokens of `key`; False, and none taken, where there are not so many."""
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = TokenBucket(self._rate, self._burst)
@@ -51,4 +51,4 @@ class Policer:
                 self._buckets.popitem(last=False)
         else:
             self._buckets.move_to_end(key)
-        return bucket.take(now)
+        return bucket.take(now, count)

@@ -28,6 +28,9 @@ for _first, _end in ((0, 16), (20, 22), (23, 24), (26, _IPV4_FLOW_LEN)):
     _OF_FLOW[_first:_end] = True
 
 
+_IPV6_FLOWS = (ipv6.TCP, ipv6.UDP)
+
+
 def runs(heads: Bytes, notes: Bytes, lengths: Sequence[int]) -> list[tuple[int, int]]:
     """Return which neighbours are of one flow and one length: first, and one after the last, each.
 
@@ -52,7 +55,8 @@ def _is_flow(heads: Bytes, length: int) -> bool:
     ethertype = int(heads[0, 12]) << 8 | int(heads[0, 13])
     if ethertype == ethernet.IPV4:
         return length >= _IPV4_FLOW_LEN
-    if ethertype == ethernet.IPV6 and length >= FLOW_LEN:
+    # What ICMPv6 says differs from message to message, and extension headers may hide some.
+    if ethertype == ethernet.IPV6 and length >= FLOW_LEN and int(heads[0, 20]) in _IPV6_FLOWS:
         rest = heads[:, HEADER_LEN:]
         return not np.count_nonzero(rest != rest[0])
     return False
@@ -81,9 +85,9 @@ def trains(slot: Bytes, length: int, size: int) -> list[tuple[int, int]]:
     kind = bytes(data[_TYPE_AT : _TYPE_AT + 2])
     if kind == _IPV4_TYPE:
         columns = _OF_IPV4
-    elif kind == _IPV6_TYPE:
+    elif kind == _IPV6_TYPE and data[VXLAN_LEN + ipv6.NEXT_HEADER_AT] in _IPV6_FLOWS:
         columns = _OF_IPV6
-    else:  # What is not IP is not sent in trains.
+    else:  # What is not IP is not sent in trains, and ICMPv6 is looked at one by one.
         columns = None
     if columns is None or size < len(columns):
         return [(at, min(size, length - at)) for at in range(0, length, size)]
@@ -112,7 +116,7 @@ def _forwarded_by(packet: memoryview) -> bytes | None:
     if kind == _IPV4_TYPE:
         ends, end = (VXLAN_LEN + 16, VXLAN_LEN + 20, VXLAN_LEN + 24), _IPV4_HEAD_LEN
         return b"".join((packet[: ends[0]], packet[ends[1] : ends[2]], packet[ends[2] + 2 : end]))
-    if kind == _IPV6_TYPE:
+    if kind == _IPV6_TYPE and packet[VXLAN_LEN + ipv6.NEXT_HEADER_AT] in _IPV6_FLOWS:
         return b"".join((packet[: VXLAN_LEN + 18], packet[VXLAN_LEN + 20 : _IPV6_HEAD_LEN]))
     return None
 

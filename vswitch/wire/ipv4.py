@@ -71,3 +71,13 @@ def build(
     )
     header[10:12] = checksum.internet(header).to_bytes(2, "big")
     return bytes(header) + payload
+
+
+def fragment(head: Buffer, flags: int, payload: bytes) -> bytes:
+    """Build a fragment: `head` with other flags and offset, and its part of the payload."""
+    header = bytearray(head)
+    header[2:4] = (len(header) + len(payload)).to_bytes(2, "big")
+    header[6:8] = flags.to_bytes(2, "big")
+    header[10:12] = bytes(2)
+    header[10:12] = checksum.internet(header).to_bytes(2, "big")
+    return bytes(header) + payload

@@ -124,6 +124,19 @@ def upper_layer(packet: Buffer) -> tuple[int, int] | None:
     return None
 
 
+def is_later_fragment(packet: Buffer) -> bool:
+    """Say whether a sound packet is a fragment other than the first, which has no upper layer."""
+    end = MIN_HEADER_LEN + (packet[4] << 8 | packet[5])
+    following, at = packet[6], MIN_HEADER_LEN
+    for _ in range(MAX_EXTENSIONS):
+        if at + 8 > end or following not in EXTENSIONS:
+            return False
+        if following == FRAGMENT:
+            return bool((packet[at + 2] << 8 | packet[at + 3]) & 0xFFF8)
+        following, at = packet[at], at + (packet[at + 1] + 1) * 8
+    return False
+
+
 def build(
     source: bytes,
     destination: bytes,

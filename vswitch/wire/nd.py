@@ -103,6 +103,26 @@ def kind_of(frame: Buffer) -> int | None:
     return kind if frame[12] << 8 | frame[13] == ethernet.IPV6 else None
 
 
+def may_be_hidden(frame: Buffer) -> bool:
+    """Say whether ND stands behind the extension headers of an IPv6 frame, or may.
+
+    A chain that is too long or cut off hides what it ends in, and no honest host sends one (RFC
+    7112, RFC 6980). A later fragment is harmless without its first, which is looked at, too.
+    """
+    if frame[ipv6.NEXT_HEADER_AT] not in ipv6.EXTENSIONS:
+        return False
+    packet = frame[HEADER_LEN:]
+    if not ipv6.is_sound(packet):
+        return True
+    found = ipv6.upper_layer(packet)
+    if found is None:
+        return not ipv6.is_later_fragment(packet)
+    protocol, at = found
+    if protocol != ipv6.ICMP:
+        return False
+    return at >= len(packet) or ROUTER_SOLICITATION <= packet[at] <= REDIRECT
+
+
 def claims(frame: Buffer) -> tuple[bytes, Mac | None] | None:
     """Return the target of a solicitation or advertisement, and the MAC address in its option.
 
@@ -196,7 +216,8 @@ def _sound_packet(frame: Buffer) -> bytes | None:
     if not ipv6.is_sound(packet) or packet[7] != HOP_LIMIT or ipv6.is_multicast(packet[8:24]):
         return None
     packet = packet[: ipv6.MIN_HEADER_LEN + (packet[4] << 8 | packet[5])]
-    if len(packet) < ipv6.MIN_HEADER_LEN + _FIXED_LEN[packet[icmp6.MESSAGE_AT]]:
+    # The type stands in the frame, but behind a payload of length zero it is only padding.
+    if len(packet) < ipv6.MIN_HEADER_LEN + _FIXED_LEN[frame[TYPE_AT]]:
         return None
     if packet[icmp6.MESSAGE_AT + 1] != 0 or not icmp6.verifies(packet):
         return None

@@ -186,11 +186,14 @@ class Segmenter:
             shape = self._shapes[key] = _Rows(table, layout)
         return shape
 
-    def segment(self, packet: memoryview, header: Buffer) -> tuple[memoryview, int] | None:
+    def segment(
+        self, packet: memoryview, header: Buffer, room: int = MAX_SUPER_LEN
+    ) -> tuple[memoryview, int] | None:
         """Cut a super-frame, with its VXLAN header in front and its `virtio_net_hdr` beside it.
 
-        Return the train and the size of its packets; None for a super-frame that is not of a kind
-        we know, or contradicts itself.
+        Packets of TCP, which is a stream, are at most `room` bytes long, whatever the header asks
+        for. Return the train and the size of its packets; None for a super-frame that is not of a
+        kind we know, or contradicts itself.
         """
         _, gso, _, mss, start, _ = vnet.HEADER.unpack(header)
         layout = layout_of(packet[VXLAN_LEN:])
@@ -198,6 +201,8 @@ class Segmenter:
             return None
         end = VXLAN_LEN + layout.header_len
         payload = len(packet) - end
+        if layout.is_tcp:
+            mss = min(mss, max(room - end, 0))
         if not mss or start != layout.transport_at or payload <= 0:
             return None
         rows, size = -(-payload // mss), end + mss

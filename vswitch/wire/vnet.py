@@ -30,6 +30,20 @@ PLAIN = bytes(VNET_LEN)
 """A frame that is complete as it stands."""
 
 
+def can_be_cut_to(header: Buffer, room: int) -> bool:
+    """Say whether a frame that is longer than `room` leaves in packets that are not: a super-frame
+    of TCP, which is a stream, or one of UDP whose datagrams fit."""
+    _, gso, header_len, size, _, _ = HEADER.unpack(header)
+    if gso & ~GSO_ECN in (GSO_TCPV4, GSO_TCPV6):
+        return True
+    return bool(gso == GSO_UDP_L4 and header_len + size <= room)
+
+
+def is_super_frame(header: Buffer) -> bool:
+    """Say whether the frame beside `header` is to be cut into segments."""
+    return header[1] != GSO_NONE
+
+
 def complete(frame: memoryview, header: Buffer) -> bool:
     """Fill in the checksum that the sender has left open, and make `header` say so.
 

@@ -1,0 +1,80 @@
+"""Path MTU: what to tell the sender of a packet that does not fit in the tunnel; how to cut it.
+
+A tunnel never fragments (RFC 7348 section 4.3), so somebody has to tell the guest: ICMP
+"fragmentation needed" (RFC 1191) or ICMPv6 "packet too big" (RFC 8201). IPv4 that may be fragmented
+gets no message; it is cut inside the tunnel where that is wanted (RFC 791 section 3.2), or dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from . import ethernet, icmp, icmp6, ipv4, ipv6
+from .ethernet import HEADER_LEN, Buffer, Mac
+
+FRAGMENTATION_NEEDED = 4
+"""Code of "unreachable" (RFC 792)."""
+_DONT_FRAGMENT, _MORE_FRAGMENTS = 0x4000, 0x2000
+MIN_IPV4_MTU = 68
+"""RFC 791 section 3.2."""
+
+
+def answer(frame: Buffer, mac: Mac, mtu: int, gateways: Iterable[bytes]) -> bytes | None:
+    """Build the frame that tells the sender of `frame` that only `mtu` bytes of IP fit.
+
+    It comes from `mac` and the first of `gateways` of its family, or else from the address that the
+    packet was for: hosts go by what is quoted. None where nothing may be said.
+    """
+    ethertype = frame[12] << 8 | frame[13]
+    inner = memoryview(frame)[HEADER_LEN:]
+    if ethertype == ethernet.IPV4 and len(inner) >= ipv4.MIN_HEADER_LEN:
+        flags = inner[6] << 8 | inner[7]
+        if not flags & _DONT_FRAGMENT or mtu < MIN_IPV4_MTU or not icmp.may_be_answered(inner):
+            return None
+        source, guest = bytes(inner[16:20]), bytes(inner[12:16])
+        source = next((one for one in gateways if len(one) == 4), source)
+        rest = bytes(2) + mtu.to_bytes(2, "big")
+        message = icmp.build(
+            icmp.UNREACHABLE, FRAGMENTATION_NEEDED, rest, bytes(inner[: icmp.QUOTED])
+        )
+        packet = ipv4.build(source, guest, ipv4.ICMP, message)
+    elif ethertype == ethernet.IPV6 and ipv6.is_sound(inner):
+        if not icmp6.may_be_answered(inner):
+            return None
+        source, guest = bytes(inner[24:40]), bytes(inner[8:24])
+        source = next((one for one in gateways if len(one) == 16), source)
+        # Every link must carry 1280 bytes (RFC 8200 section 5), so less is never said.
+        rest = max(mtu, icmp6.MIN_MTU).to_bytes(4, "big")
+        message = icmp6.error(icmp6.TOO_BIG, 0, rest, inner, source, guest)
+        packet = ipv6.build(source, guest, ipv6.ICMP, message)
+    else:
+        return None
+    return ethernet.build(bytes(frame[6:12]), mac, ethertype, packet)
+
+
+def fragments(frame: Buffer, mtu: int) -> list[bytes] | None:
+    """Cut the IPv4 packet in a complete frame into fragments of at most `mtu` bytes.
+
+    None for what is not IPv4, must not be cut, or has options (which would have to be sorted into
+    those that go into every fragment and those that do not).
+    """
+    if frame[12] << 8 | frame[13] != ethernet.IPV4 or not ipv4.is_sound(frame[HEADER_LEN:]):
+        return None
+    head = bytearray(frame[HEADER_LEN : HEADER_LEN + ipv4.MIN_HEADER_LEN])
+    flags = head[6] << 8 | head[7]
+    if head[0] != 0x45 or flags & _DONT_FRAGMENT or mtu < MIN_IPV4_MTU:
+        return None
+    total = head[2] << 8 | head[3]
+    payload = frame[HEADER_LEN + ipv4.MIN_HEADER_LEN : HEADER_LEN + total]
+    step = (mtu - ipv4.MIN_HEADER_LEN) & ~7
+    first, last_flag = flags & ipv4.OFFSET_MASK, flags & _MORE_FRAGMENTS
+    ends = range(0, len(payload), step)
+    return [
+        bytes(frame[:HEADER_LEN])
+        + ipv4.fragment(
+            head,
+            first + at // 8 | (last_flag if at + step >= len(payload) else _MORE_FRAGMENTS),
+            bytes(payload[at : at + step]),
+        )
+        for at in ends
+    ]
