@@ -1,5 +1,5 @@
-"""Traffic of one guest in one address family: UDP probes at 1 kHz to its peers, and TCP streams.
-Runs inside the guest.
+"""Traffic of one guest in one address family: UDP probes to its peers, and TCP streams. Runs inside
+the guest.
 
 Each probe carries its number; the sender notes when it left, the receiver when the guest's kernel
 took it in (its own timestamp, so that a receiver that gets no processor is not seen as a slow
@@ -7,7 +7,7 @@ network). All guests share the machine's clock, so both ends' notes can be compa
 sends a numbered message every five milliseconds and notes when its echo came back, in order.
 
     python -m tools.scenario.agent '{"out": FILE, "address": IP, "probes": {NAME: [IP, PORT]},
-                                    "streams": {NAME: IP}, "serve": true}'
+                                    "interval": SECONDS, "streams": {NAME: IP}, "serve": true}'
 
 It says "ready" on stdout when its sockets are open, starts at a line on stdin, ends at the end of
 stdin, and then writes what it saw to the file.
@@ -27,7 +27,6 @@ from typing import Any
 
 PROBE = struct.Struct("!Q56x")
 """Its number, and padding to the usual 64 bytes."""
-INTERVAL = 0.001
 _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@qq")
 MESSAGE = struct.Struct("!Q56x")
@@ -131,12 +130,12 @@ def _serve(listener: socket.socket) -> None:
         threading.Thread(target=_echo, args=(sock,), daemon=True).start()
 
 
-def _send_probes(flows: list[ProbeFlow], stop: threading.Event) -> None:
+def _send_probes(flows: list[ProbeFlow], interval: float, stop: threading.Event) -> None:
     due = time.monotonic()
     while not stop.is_set():
         for flow in flows:
             flow.send()
-        due += INTERVAL
+        due += interval
         delay = due - time.monotonic()
         if delay > 0:
             time.sleep(delay)
@@ -158,7 +157,7 @@ def main(job: dict[str, Any]) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     threads = [
-        threading.Thread(target=_send_probes, args=(list(flows.values()), stop)),
+        threading.Thread(target=_send_probes, args=(list(flows.values()), job["interval"], stop)),
         *(threading.Thread(target=flow.receive_until, args=(stop,)) for flow in flows.values()),
         *(threading.Thread(target=stream.run_until, args=(stop,)) for stream in streams.values()),
     ]

@@ -173,7 +173,7 @@ class Story:
         self._traffic.start()
         over = " and over ".join(family.label for family in self._families)
         self._narrator.say(
-            f"A TCP stream and 1 kHz probes run between H1 and H2, and H1 and H4, over {over}."
+            f"TCP streams and 1 kHz probes run between H1 and H2, and H1 and H4, over {over}."
         )
         time.sleep(WARM_UP)
         self._begin_ns = time.time_ns()

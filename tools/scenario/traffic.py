@@ -14,6 +14,9 @@ from tools.fabric.lab import Lab
 from tools.fabric.topology import Family
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+INTERVAL = 0.001
+"""Seconds between two probes of a flow; several families take turns. Twice as many would keep two
+processors so busy that what is measured is their scheduler."""
 FIRST_PORT = 7001
 
 
@@ -128,6 +131,7 @@ class Traffic:
                 "out": str(self._out(family, name)),
                 "address": address[name],
                 "probes": probes,
+                "interval": INTERVAL * len(self._families),
                 "streams": {f.server: address[f.server] for f in self._flows if f.client == name},
                 "serve": any(flow.server == name for flow in self._flows),
             }
