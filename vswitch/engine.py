@@ -32,12 +32,17 @@ from .wire.vxlan import VXLAN_LEN, Vni, Vtep
 ACTIVATION_RATE, ACTIVATION_BURST = 2.0, 10.0
 """RARPs a second that a guest may have announced to the leaves. QEMU sends five in 0.8 seconds."""
 
+NEIGHBOUR_RATE = 1000.0
+"""ARP and ND messages a second that one port may send up, which may also come at once. A leaf takes
+a fifth of that from a guest: this only keeps a flood off the underlay and off the leaf's socket."""
+
 TOLD_RATE = 50.0
 """ICMP messages a second to one guest about packets that do not fit."""
 
 EVENTS = {
     "activations": "guests that became active, or said so again",
     "activations_policed": "RARPs of an active guest beyond the permitted rate",
+    "neighbour_policed": "ARP and ND of guests beyond the permitted rate",
     "announcements": "announcements sent to the leaves",
     "ports_gone": "ports whose device vanished",
     "port_full": "frames that a port could not take",
@@ -64,6 +69,7 @@ class _Live:
         "activations",
         "attachment",
         "header",
+        "neighbour",
         "port",
         "received",
         "received_bytes",
@@ -77,6 +83,7 @@ class _Live:
         self.attachment = attachment
         self.header = vxlan.header(attachment.segment)
         self.activations = TokenBucket(ACTIVATION_RATE, ACTIVATION_BURST)
+        self.neighbour = TokenBucket(NEIGHBOUR_RATE, NEIGHBOUR_RATE)
         self.told = TokenBucket(TOLD_RATE, TOLD_RATE)
         self.sent = self.sent_bytes = self.received = self.received_bytes = 0
 
@@ -226,6 +233,9 @@ class Engine:
     def _send_up(self, live: _Live, frame: memoryview, packet: memoryview, header: Buffer) -> None:
         flow = vxlan.flow_hash(frame)
         if (frame[12] == 0x08 and frame[13] == 0x06) or nd.kind_of(frame) is not None:
+            if not live.neighbour.take(self._clock()):
+                self.events["neighbour_policed"] += 1
+                return
             for leaf in self._leaves:
                 if not self.tunnel.send(leaf, flow, packet, header):
                     self.events["uplink_failed"] += 1

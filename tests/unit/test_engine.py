@@ -25,6 +25,7 @@ from tests.frames import (
 )
 from tests.unit.engine_world import OWN, SECOND_LEAF, World
 from tests.unit.topology import BLUE, GREEN, LEAF, RED, STRANGER
+from vswitch.engine import NEIGHBOUR_RATE
 from vswitch.phy.port import BUDGET
 from vswitch.phy.tunnel import BUDGET as TRAIN_BUDGET
 from vswitch.switch import Reason
@@ -315,6 +316,29 @@ def test_arp_goes_to_every_leaf(racked: World, destination: bytes) -> None:
 def test_nd_goes_to_every_leaf(racked: World, frame: bytes) -> None:
     racked.emit("alice", frame)
     assert racked.at_leaf(LEAF) == racked.at_leaf(SECOND_LEAF) == [vxlan(RED, frame)]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(arp(BROADCAST, ALICE), id="arp"),
+        pytest.param(ns(None, ALICE, "2001:db8::1", "2001:db8::2"), id="nd"),
+    ],
+)
+def test_a_flood_of_questions_stays_on_its_host(world: World, frame: bytes) -> None:
+    permitted, beyond = int(NEIGHBOUR_RATE), 500
+    for _ in range(permitted + beyond):
+        world.emit("alice", frame)
+    assert len(world.at_leaf()) == permitted
+    assert world.engine.events["neighbour_policed"] == beyond
+    # All else, and all others, go on.
+    world.emit("alice", udp(FAR, ALICE))
+    world.emit("bob", arp(BROADCAST, BOB))
+    assert len(world.at_leaf()) == 2
+    world.clock.now += 0.1
+    for _ in range(beyond):
+        world.emit("alice", frame)
+    assert len(world.at_leaf()) == NEIGHBOUR_RATE // 10
 
 
 def test_one_dead_leaf_does_not_keep_arp_from_the_other(racked: World) -> None:
