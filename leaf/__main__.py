@@ -49,21 +49,15 @@ def run(config: ConfigFile = Path("/etc/tapestry/leaf.toml")) -> None:
 @app.command()
 def check(config: ConfigFile, as_json: Json = False) -> None:
     """Check a configuration file without running anything."""
-    from vswitch.service import settings
-
     from .config import Config
 
-    try:
-        loaded = settings.load(config, Config)
-    except settings.SettingsError as error:
-        cli.fail(str(error))
-    if as_json:
-        cli.print_json(loaded.model_dump(mode="json", by_alias=True))
-    else:
-        print(
-            f"{config}: good: {len(loaded.vrf)} VRFs, {len(loaded.segment)} segments,"
+    def said(loaded: Config) -> str:
+        return (
+            f"{len(loaded.vrf)} VRFs, {len(loaded.segment)} segments,"
             f" {len(loaded.vswitch)} vswitches"
         )
+
+    cli.check(config, Config, said, as_json)
 
 
 class Table(StrEnum):
@@ -84,16 +78,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show the state of the running daemon."""
-    with cli.asking(socket) as client:
-        answer = client.get(f"/v1/{table}")
-    if as_json:
-        cli.print_json(answer)
-    elif table is Table.STATUS:
-        cli.print_pairs("leaf", answer)
-    elif table is Table.COUNTERS:
-        cli.print_counters(answer)
-    else:
-        cli.print_rows(table, answer)
+    cli.show("leaf", table, socket, as_json)
 
 
 @app.command()
@@ -111,7 +96,7 @@ def trace(
     as_json: Json = False,
 ) -> None:
     """Ask the running daemon what it would do with a packet, and why. Nothing is sent."""
-    ask = {
+    question = {
         "vtep": vtep,
         "vni": vni,
         "hex": frame,
@@ -122,23 +107,13 @@ def trace(
         "ttl": ttl,
         "arp": arp,
     }
-    with cli.asking(socket) as client:
-        answer = client.post("/v1/trace", {k: v for k, v in ask.items() if v is not None})
-    if as_json:
-        cli.print_json(answer)
-    else:
-        cli.print_trace(answer)
+    cli.trace(socket, question, as_json)
 
 
 @app.command()
 def reload(socket: Socket = DEFAULT_SOCKET, as_json: Json = False) -> None:
     """Read the configuration again and apply the difference (as SIGHUP does)."""
-    with cli.asking(socket) as client:
-        answer = client.post("/v1/reload")
-    if as_json:
-        cli.print_json(answer)
-    else:
-        cli.print_reload(answer)
+    cli.reload(socket, as_json)
 
 
 def main() -> None:

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, Query
 from pydantic import Field
 
-from vswitch.phy.tunnel import FAULTS
 from vswitch.service import log, metrics
-from vswitch.service.http import make_app
+from vswitch.service.http import make_app, serve_reload
 from vswitch.service.metrics import Sample
 from vswitch.service.settings import AddressField, MacField, Settings, SettingsError, VtepField
 from vswitch.wire.ethernet import format_mac, parse_mac
@@ -212,13 +211,7 @@ def make(daemon: Daemon) -> FastAPI:
     async def ask(body: TraceRequest) -> dict[str, Any]:
         return trace(engine.router, slowpath.bindings, body)
 
-    @app.post("/v1/reload")
-    async def reload() -> dict[str, Any]:
-        plan = await daemon.reload()
-        return {
-            "changes": [change._asdict() for change in plan.changes],
-            "needs_restart": plan.needs_restart,
-        }
+    serve_reload(app, daemon.reload)
 
     def samples() -> Iterator[Sample]:
         tables: tuple[tuple[str, str, dict[Any, int]], ...] = (
@@ -230,14 +223,9 @@ def make(daemon: Daemon) -> FastAPI:
             ("glean", "Gleaning by outcome.", slowpath.glean_counts),
         )
         for name, said, counts in tables:
-            for reason, count in counts.items():
-                yield Sample("counter", f"leaf_{name}", said, {"reason": reason.value}, count)
+            yield from metrics.counters(f"leaf_{name}", said, "reason", counts)
         for name, said in EVENTS.items():
             yield Sample("counter", f"leaf_{name}", said, {}, slowpath.events[name])
-        for cause in FAULTS:
-            said = "Packets that could not be sent, by cause."
-            value = engine.tunnel.faults[cause]
-            yield Sample("counter", "leaf_tunnel_faults", said, {"cause": cause}, value)
         for name, said, value in (
             ("multicast_copies", "Copies of replicated packets.", engine.multicast_copies),
             (
@@ -249,11 +237,8 @@ def make(daemon: Daemon) -> FastAPI:
             yield Sample("counter", f"leaf_{name}", said, {}, value)
         yield Sample("gauge", "leaf_bindings", "Bindings.", {}, len(slowpath.bindings))
         yield Sample("gauge", "leaf_leases", "Addresses with a lease.", {}, len(slowpath.leases))
-        said = "Log lines that could not be written."
-        yield Sample("counter", "leaf_log_lines_lost", said, {}, log.stderr.lost)
+        yield from metrics.common("leaf", engine.tunnel.faults)
 
-    @app.get("/metrics")
-    async def scrape() -> Response:
-        return Response(metrics.render(samples), media_type="text/plain; version=0.0.4")
+    metrics.serve(app, samples)
 
     return app

@@ -51,16 +51,11 @@ def run(config: ConfigFile = Path("/etc/tapestry/vswitch.toml")) -> None:
 def check(config: ConfigFile, as_json: Json = False) -> None:
     """Check a configuration file without running anything."""
     from .config import Config
-    from .service import settings
 
-    try:
-        loaded = settings.load(config, Config)
-    except settings.SettingsError as error:
-        cli.fail(str(error))
-    if as_json:
-        cli.print_json(loaded.model_dump(mode="json", by_alias=True))
-    else:
-        print(f"{config}: good: {len(loaded.segment)} segments, {len(loaded.guest)} guests")
+    def said(loaded: Config) -> str:
+        return f"{len(loaded.segment)} segments, {len(loaded.guest)} guests"
+
+    cli.check(config, Config, said, as_json)
 
 
 class Table(StrEnum):
@@ -80,16 +75,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show the state of the running daemon."""
-    with cli.asking(socket) as client:
-        answer = client.get(f"/v1/{table}")
-    if as_json:
-        cli.print_json(answer)
-    elif table is Table.STATUS:
-        cli.print_pairs("vswitch", answer)
-    elif table is Table.COUNTERS:
-        cli.print_counters(answer)
-    else:
-        cli.print_rows(table, answer)
+    cli.show("vswitch", table, socket, as_json)
 
 
 @app.command()
@@ -110,7 +96,7 @@ def trace(
     as_json: Json = False,
 ) -> None:
     """Ask the running daemon what it would do with a frame, and why. Nothing is sent."""
-    ask = {
+    question = {
         "guest": guest,
         "hex": frame,
         "src": src,
@@ -122,12 +108,7 @@ def trace(
         "vtep": vtep,
         "vni": vni,
     }
-    with cli.asking(socket) as client:
-        answer = client.post("/v1/trace", {k: v for k, v in ask.items() if v is not None})
-    if as_json:
-        cli.print_json(answer)
-    else:
-        cli.print_trace(answer)
+    cli.trace(socket, question, as_json)
 
 
 Segment = Annotated[str, typer.Option(help="The segment's name.")]
@@ -225,12 +206,7 @@ def detach(
 @app.command()
 def reload(socket: Socket = DEFAULT_SOCKET, as_json: Json = False) -> None:
     """Read the configuration again and apply the difference (as SIGHUP does)."""
-    with cli.asking(socket) as client:
-        answer = client.post("/v1/reload")
-    if as_json:
-        cli.print_json(answer)
-    else:
-        cli.print_reload(answer)
+    cli.reload(socket, as_json)
 
 
 def _guest_verb(socket: Path, as_json: bool, method: str, url: str, more: dict[str, Any]) -> None:

@@ -7,16 +7,15 @@ import time
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI
 from pydantic import Field
 
 from .attachment import Attachment, AttachmentError, StaleSequence, State, UnknownGuest
 from .config import GuestSettings
 from .daemon import Daemon, DeviceError
 from .engine import EVENTS
-from .phy.tunnel import FAULTS
 from .service import log, metrics
-from .service.http import make_app
+from .service.http import make_app, serve_reload
 from .service.metrics import Sample
 from .service.settings import Settings, SettingsError
 from .switch import Reason
@@ -146,31 +145,16 @@ def make(daemon: Daemon) -> FastAPI:
     async def ask(body: TraceRequest) -> dict[str, Any]:
         return trace(engine.switch, engine.attachments, body)
 
-    @app.post("/v1/reload")
-    async def reload() -> dict[str, Any]:
-        plan = await daemon.reload()
-        return {
-            "changes": [change._asdict() for change in plan.changes],
-            "needs_restart": plan.needs_restart,
-        }
+    serve_reload(app, daemon.reload)
 
     def samples() -> Iterator[Sample]:
-        for reason in Reason:
-            said = "Frames by the reason of their verdict."
-            labels = {"reason": reason.value}
-            yield Sample("counter", "vswitch_frames", said, labels, engine.counts[reason])
+        said = "Frames by the reason of their verdict."
+        yield from metrics.counters("vswitch_frames", said, "reason", engine.counts)
         for name, said in EVENTS.items():
             yield Sample("counter", f"vswitch_{name}", said, {}, engine.events[name])
-        for cause in FAULTS:
-            said = "Packets that could not be sent, by cause."
-            value = engine.tunnel.faults[cause]
-            yield Sample("counter", "vswitch_tunnel_faults", said, {"cause": cause}, value)
         yield Sample("gauge", "vswitch_guests", "Attached guests.", {}, len(engine.attachments))
-        said = "Log lines that could not be written."
-        yield Sample("counter", "vswitch_log_lines_lost", said, {}, log.stderr.lost)
+        yield from metrics.common("vswitch", engine.tunnel.faults)
 
-    @app.get("/metrics")
-    async def scrape() -> Response:
-        return Response(metrics.render(samples), media_type="text/plain; version=0.0.4")
+    metrics.serve(app, samples)
 
     return app

@@ -10,9 +10,12 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 from .client import Client, ClientError
 
@@ -47,6 +50,60 @@ def asking(socket: Path) -> Iterator[Client]:
         fail(str(error))
     finally:
         client.close()
+
+
+# -- verbs that both daemons have ------------------------------------------------------------------
+
+
+def check(config: Path, model: type[BaseModel], said: Callable[[Any], str], as_json: bool) -> None:
+    """Check a configuration file; `said` sums up a good one."""
+    from . import settings
+
+    try:
+        loaded = settings.load(config, model)
+    except settings.SettingsError as error:
+        fail(str(error))
+    if as_json:
+        print_json(loaded.model_dump(mode="json", by_alias=True))
+    else:
+        print(f"{config}: good: {said(loaded)}")
+
+
+def show(daemon: str, table: str, socket: Path, as_json: bool) -> None:
+    """Print one of the running daemon's tables."""
+    with asking(socket) as client:
+        answer = client.get(f"/v1/{table}")
+    if as_json:
+        print_json(answer)
+    elif table == "status":
+        print_pairs(daemon, answer)
+    elif table == "counters":
+        print_counters(answer)
+    else:
+        print_rows(table, answer)
+
+
+def trace(socket: Path, question: dict[str, Any], as_json: bool) -> None:
+    """Ask the running daemon for a decision; what is None was not said."""
+    with asking(socket) as client:
+        answer = client.post("/v1/trace", {k: v for k, v in question.items() if v is not None})
+    if as_json:
+        print_json(answer)
+    else:
+        print_trace(answer)
+
+
+def reload(socket: Path, as_json: bool) -> None:
+    """Have the running daemon read its configuration again."""
+    with asking(socket) as client:
+        answer = client.post("/v1/reload")
+    if as_json:
+        print_json(answer)
+    else:
+        print_reload(answer)
+
+
+# -- output ----------------------------------------------------------------------------------------
 
 
 def print_json(value: Any) -> None:

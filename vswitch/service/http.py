@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,18 @@ def make_app(title: str, problems: dict[type[Exception], tuple[int, str]]) -> Fa
 
         app.add_exception_handler(kind, handler)
     return app
+
+
+def serve_reload(app: FastAPI, reload: Callable[[], Awaitable[Any]]) -> None:
+    """Add `POST /v1/reload` to an API; the plan that `reload` returns is the answer."""
+
+    @app.post("/v1/reload")
+    async def answer() -> dict[str, Any]:
+        plan = await reload()
+        return {
+            "changes": [change._asdict() for change in plan.changes],
+            "needs_restart": plan.needs_restart,
+        }
 
 
 def bind(path: Path) -> socket.socket:

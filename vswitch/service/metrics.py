@@ -5,12 +5,15 @@ The forwarding path counts in plain dictionaries; nothing of prometheus-client i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
+from fastapi import FastAPI, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from . import log
 
 
 class Sample(NamedTuple):
@@ -37,6 +40,28 @@ class _Reader(Collector):
                 families[sample.name] = family
             family.add_metric(list(sample.labels.values()), sample.value)
         yield from families.values()
+
+
+def counters(name: str, said: str, label: str, counts: Mapping[Any, int]) -> Iterator[Sample]:
+    """Yield a sample for each of `counts`, whose keys become the values of one label."""
+    for key, count in counts.items():
+        yield Sample("counter", name, said, {label: str(key)}, count)
+
+
+def common(daemon: str, faults: Mapping[str, int]) -> Iterator[Sample]:
+    """Yield what every daemon counts: `faults` are those of its tunnel."""
+    said = "Packets that could not be sent, by cause."
+    yield from counters(f"{daemon}_tunnel_faults", said, "cause", faults)
+    said = "Log lines that could not be written."
+    yield Sample("counter", f"{daemon}_log_lines_lost", said, {}, log.stderr.lost)
+
+
+def serve(app: FastAPI, read: Callable[[], Iterable[Sample]]) -> None:
+    """Add `GET /metrics` to an API."""
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        return Response(render(read), media_type="text/plain; version=0.0.4")
 
 
 def render(read: Callable[[], Iterable[Sample]]) -> bytes:
