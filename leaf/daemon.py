@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from vswitch.phy.udp import UdpTunnel
@@ -65,7 +66,8 @@ class Daemon:
         """Learn what is configured, and begin to listen."""
         self.engine.slowpath.advertise(time.monotonic())
         self._learn_configured(self.config.binding)
-        self.shell.watch(self._tunnel.fileno(), self.engine.pump_tunnel)
+        for lane, fd in enumerate(self._tunnel.filenos()):
+            self.shell.watch(fd, partial(self.engine.pump_tunnel, lane))
         return f"vtep {self.config.leaf.vtep}, {len(self.config.segment)} segments"
 
     def _open_store(self, config: Config) -> None:

@@ -63,11 +63,11 @@ class Engine:
         self._inbox = Inbox()
         self._rewriter = Rewriter()
 
-    def pump_tunnel(self, drain: bool = True) -> None:
-        """Take what the tunnel has received, or only the first of it, and carry out its verdicts, a
-        train at a time."""
+    def pump_tunnel(self, lane: int = 0, drain: bool = True) -> None:
+        """Take what a lane of the tunnel has received, or only the first of it, and carry out its
+        verdicts, a train at a time."""
         inbox = self._inbox
-        self.tunnel.read(inbox, BUDGET if drain else 1)
+        self.tunnel.read(inbox, lane, BUDGET if drain else 1)
         now = self._clock()
         for train in inbox.trains:
             self._take(train, now)

@@ -88,7 +88,8 @@ class Daemon:
         left out: the others must not wait for it."""
         for segment in self.config.segment:
             self._add_segment(segment)
-        self.shell.watch(self.tunnel.fileno(), self.engine.pump_tunnel)
+        for lane, fd in enumerate(self.tunnel.filenos()):
+            self.shell.watch(fd, partial(self.engine.pump_tunnel, lane))
         for guest in self.config.guest:
             await self._attach_configured(guest)
         return f"vtep {self.config.vswitch.vtep}, {len(self.engine.attachments)} guests"

@@ -187,11 +187,11 @@ class Engine:
                 sent = self.tunnel.send_run(leaf, flow, run)
                 self.events["uplink_failed"] += end - first - sent
 
-    def pump_tunnel(self, drain: bool = True) -> None:
-        """Take what the tunnel has received, or only the first of it, and carry out its verdicts, a
-        train at a time."""
+    def pump_tunnel(self, lane: int = 0, drain: bool = True) -> None:
+        """Take what a lane of the tunnel has received, or only the first of it, and carry out its
+        verdicts, a train at a time."""
         inbox = self._inbox
-        self.tunnel.read(inbox, RECEIVES if drain else 1)
+        self.tunnel.read(inbox, lane, RECEIVES if drain else 1)
         for train in inbox.trains:
             first = train.data[: train.size]
             verdict = self.switch.decide_uplink(train.source, first)

@@ -57,8 +57,8 @@ class QuietTunnel(MemoryTunnel):
         super().__init__(MemoryNetwork(), Vtep("192.0.2.1"))
         self._pair = socket.socketpair()
 
-    def fileno(self) -> int:
-        return self._pair[0].fileno()
+    def filenos(self) -> list[int]:
+        return [self._pair[0].fileno()]
 
     def close(self) -> None:
         for end in self._pair:
@@ -92,7 +92,7 @@ def reloaded(path: Path, *changes: tuple[str, str]) -> set[tuple[Any, ...]]:
             await daemon.reload()
             return bound(daemon)
         finally:
-            daemon.shell.unwatch(tunnel.fileno())
+            daemon.shell.unwatch(*tunnel.filenos())
             daemon.close()
 
     return asyncio.run(run())
@@ -140,7 +140,7 @@ def test_a_file_with_a_mistake_changes_nothing(tmp_path: Path) -> None:
             assert daemon.config is before
             assert bound(daemon) == expected()
         finally:
-            daemon.shell.unwatch(tunnel.fileno())
+            daemon.shell.unwatch(*tunnel.filenos())
             daemon.close()
 
     asyncio.run(run())

@@ -7,7 +7,9 @@ own.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from vswitch.engine import Engine
 from vswitch.phy.memory import MemoryPort
 from vswitch.phy.port import BUDGET, HEADROOM, Burst, PortId
 from vswitch.phy.tunnel import Inbox, Run
-from vswitch.phy.udp import UdpTunnel
+from vswitch.phy.udp import TunnelError, UdpTunnel
 from vswitch.wire import vnet
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.vxlan import Vtep
@@ -256,12 +258,76 @@ def test_a_run_is_received_as_one_train(ends: Ends) -> None:
         ends.tunnel.send_run(THERE, 1, run_of(packets))
         ends.tunnel.flush()
         inbox = Inbox()
-        peer.read(inbox)
+        for lane in waiting(peer):
+            peer.read(inbox, lane)
         (train,) = inbox.trains
         assert [bytes(packet) for packet in train.packets()] == packets
         assert train.source == HERE
     finally:
         peer.close()
+
+
+# Lanes.
+
+
+def waiting(tunnel: UdpTunnel) -> list[int]:
+    """Return the lanes in which something waits."""
+    filenos = tunnel.filenos()
+    ready, _, _ = select.select(filenos, [], [], PATIENCE)
+    return [filenos.index(fd) for fd in ready]
+
+
+@pytest.fixture
+def peer(ends: Ends) -> Iterator[UdpTunnel]:
+    """A tunnel at the other end."""
+    ends.receiver.close()
+    made = UdpTunnel(THERE, ends.port, 1)
+    yield made
+    made.close()
+
+
+def test_a_flow_keeps_to_one_lane_and_many_use_several(ends: Ends, peer: UdpTunnel) -> None:
+    used = set()
+    with contextlib.closing(UdpTunnel(HERE, 0, 64)) as crowd:
+        crowd._port = ends.port
+        for flow in range(64):
+            packet = vxlan(RED, bytes([flow]) * 60)
+            for _ in range(3):
+                crowd.send(THERE, flow, packet)
+                crowd.flush()
+            (lane,) = waiting(peer)
+            inbox = Inbox()
+            peer.read(inbox, lane)
+            assert sum(train.count for train in inbox.trains) == 3
+            used.add(lane)
+    # By chance all of 64 would fall into half of the lanes once in 10 to the 17.
+    assert len(used) > len(peer.filenos()) / 2
+
+
+def test_a_lane_that_is_full_does_not_keep_others_from_theirs(ends: Ends, peer: UdpTunnel) -> None:
+    with contextlib.closing(UdpTunnel(HERE, 0, 64)) as crowd:
+        crowd._port = ends.port
+        for _ in range(200):  # 12 MB, several times what any lane holds.
+            crowd.send_train(THERE, 0, vxlan(RED, bytes(1000)) * 60, 1008)
+        (full,) = waiting(peer)
+        for flow in range(1, 64):
+            crowd.send(THERE, flow, vxlan(RED, bytes([flow]) * 60))
+        crowd.flush()
+        heard = set()
+        for lane in waiting(peer):
+            inbox = Inbox()
+            while lane != full:
+                peer.read(inbox, lane)
+                if not inbox.trains:
+                    break
+                heard |= {bytes(packet[8:9]) for t in inbox.trains for packet in t.packets()}
+    # All but those of the full lane, which an eighth of them share.
+    assert len(heard) > 63 / 2
+
+
+def test_the_address_of_a_tunnel_is_not_shared_with_another(ends: Ends, peer: UdpTunnel) -> None:
+    with pytest.raises(TunnelError, match=r"another process .* holds this port"):
+        UdpTunnel(THERE, ends.port)
 
 
 # What cannot be sent.

@@ -101,10 +101,10 @@ class MemoryTunnel:
     def pending(self) -> bool:
         return bool(self.incoming)
 
-    def fileno(self) -> int:
-        return -1
+    def filenos(self) -> list[int]:
+        return []
 
-    def read(self, inbox: Inbox, most: int = RECEIVES) -> None:
+    def read(self, inbox: Inbox, lane: int = 0, most: int = RECEIVES) -> None:
         inbox.trains.clear()
         for slot in inbox.slots[:most]:
             if not self.incoming:

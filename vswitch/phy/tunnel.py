@@ -5,6 +5,8 @@ is a VXLAN header and a frame. All packets of a train have the same VNI, MACs, a
 reads from the kernel splits what does not belong together, so that one decision holds for all.
 A read fills an `Inbox` with trains, whose buffers the next read reuses. A train may be edited in
 place and sent on as it is.
+
+What is received waits in *lanes*, each with a buffer of its own, which are read in turn.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from ..wire.vxlan import Vtep
 
 MAX_TRAIN_LEN = 65_535
 """The longest UDP payload, which is what one GRO receive can hold."""
-BUDGET = 32
+BUDGET = 16
 BUDGET_BYTES = 1 << 18
 """Receives per read, and bytes after which it ends: as with bursts, bounded so that the event loop
 is not held."""
@@ -94,11 +96,11 @@ class Run:
 class Tunnel(Protocol):
     """Our VTEP."""
 
-    def fileno(self) -> int:
-        """Return the descriptor to wait on, or -1 for a tunnel that has none."""
+    def filenos(self) -> list[int]:
+        """Return the descriptor of each lane to wait on; none for a tunnel that has none."""
 
-    def read(self, inbox: Inbox, most: int = BUDGET) -> None:
-        """Fill `inbox` with what waits, by `most` receives."""
+    def read(self, inbox: Inbox, lane: int = 0, most: int = BUDGET) -> None:
+        """Fill `inbox` with what waits in one lane, by `most` receives."""
 
     def send(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         """Send one packet: a VXLAN header and a frame with its `virtio_net_hdr` beside it.

@@ -1,8 +1,14 @@
 """The real tunnel: VXLAN over UDP sockets.
 
-One socket receives on the VXLAN port. A pool of sockets sends, each bound to a source port of
-49152-65535; the flow hash chooses one, so that ECMP in the underlay spreads flows and keeps each in
-order (RFC 7348 section 5). The pool is not connected: a leaf has hundreds of peers.
+A pool of sockets sends, each bound to a source port of 49152-65535; the flow hash chooses one, so
+that ECMP in the underlay spreads flows and keeps each in order (RFC 7348 section 5). The pool is
+not connected: a leaf has hundreds of peers.
+
+*Lanes* receive: several sockets on the VXLAN port, over which the kernel spreads what comes by its
+addresses and ports (SO_REUSEPORT), and which the daemon serves in turn. A flood of one guest fills
+the buffer of its lane, where its packets wait in line; those of most others come by another lane
+and pass it. A flow keeps to one lane, and so its order. The first socket is bound alone, so that a
+second daemon on the same address is refused, and is opened to the others after that.
 
 Trains. `UDP_SEGMENT` sends a whole train by one call (Linux 4.18), `UDP_GRO` receives one (5.0).
 Single packets of one size and one source port that follow each other within a burst make a train
@@ -44,10 +50,10 @@ _GRO_SIZE = Struct("@i")
 _ANCILLARY_LEN = socket.CMSG_SPACE(_GRO_SIZE.size)
 _CANNOT_SEGMENT = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.ENOPROTOOPT})
 """What a train can fail with where its packets, one by one, may still go."""
+_LANES = 8
 _RECEIVE_BUFFER = 1 << 20
-"""The kernel doubles it, and caps it at net.core.rmem_max. It holds some ten milliseconds of what
-we can forward: with 4 MB, a flood of one guest kept all other packets waiting for 30 to 60 ms;
-with half a megabyte, TCP lost one packet in thirty."""
+"""Of a lane. The kernel doubles it, and caps it at net.core.rmem_max. That is some ten milliseconds
+of super-frames and a hundred of small packets; with half of it, TCP lost one packet in thirty."""
 _FAULT_OF = {
     errno.ECONNREFUSED: "refused",
     errno.EHOSTUNREACH: "unreachable",
@@ -91,9 +97,13 @@ class UdpTunnel:
         self.faults = dict.fromkeys(FAULTS, 0)
         self.room: dict[Vtep, int] = {}
         self._pool: list[socket.socket] = []
-        self._receiver = self._bound(local, port)
+        self._lanes = [self._bound(local, port)]
         try:
-            self._receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            self._lanes[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            while len(self._lanes) < _LANES:
+                self._lanes.append(self._bound(local, port, shared=True))
+            for lane in self._lanes:
+                lane.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             if offload:
                 self._receive_trains()
             candidates = iter(vxlan.SOURCE_PORTS)
@@ -104,10 +114,11 @@ class UdpTunnel:
             raise
         self._mask = source_ports - 1
 
-    def _bound(self, local: Vtep, port: int) -> socket.socket:
+    def _bound(self, local: Vtep, port: int, shared: bool = False) -> socket.socket:
         family = socket.AF_INET if self._version == 4 else socket.AF_INET6
         sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
             sock.bind((local, port))
         except OSError as error:
             sock.close()
@@ -137,18 +148,19 @@ class UdpTunnel:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
         self._pool.append(sock)
 
-    def fileno(self) -> int:
-        return self._receiver.fileno()
+    def filenos(self) -> list[int]:
+        return [lane.fileno() for lane in self._lanes]
 
     def _receive_trains(self) -> None:
         try:
-            self._receiver.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+            for lane in self._lanes:
+                lane.setsockopt(_SOL_UDP, _UDP_GRO, 1)
         except OSError:
             self._notice("the kernel has no UDP_GRO: packets are received one by one")
 
-    def read(self, inbox: Inbox, most: int = BUDGET) -> None:
+    def read(self, inbox: Inbox, lane: int = 0, most: int = BUDGET) -> None:
         inbox.trains.clear()
-        receive, add, total = self._receiver.recvmsg_into, inbox.add, 0
+        receive, add, total = self._lanes[lane].recvmsg_into, inbox.add, 0
         for view, slot in inbox.places if most >= BUDGET else inbox.places[:most]:
             try:
                 length, control, _, source = receive((view,), _ANCILLARY_LEN)
@@ -312,6 +324,5 @@ class UdpTunnel:
                     self.room.pop(vtep, None)  # No route at the moment; sending will say so.
 
     def close(self) -> None:
-        self._receiver.close()
-        for sock in self._pool:
+        for sock in (*self._lanes, *self._pool):
             sock.close()
