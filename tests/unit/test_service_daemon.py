@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import uvloop
 
-from vswitch.service import daemon
+from vswitch.service import daemon, turns
 from vswitch.service.daemon import Shell
 
 PATIENCE = 10.0
@@ -31,12 +31,17 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
         self.reads = 0
+        self.sleeps: list[float] = []
 
     def monotonic(self) -> float:
         # By so little that a turn does not notice, but enough to end one that nobody is called in.
         self.now += 0.0001
         self.reads += 1
         return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now += seconds
 
 
 class Errors:
@@ -151,7 +156,8 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Scenario], None]
     """Run a scenario on a loop as the daemons have it, with turns that last for 1.1 seconds."""
     clock = Clock()
     monkeypatch.setattr(daemon, "time", SimpleNamespace(monotonic=clock.monotonic))
-    monkeypatch.setattr(daemon, "HOLD", 1.1)
+    monkeypatch.setattr(turns, "time", clock)
+    monkeypatch.setattr(turns, "HOLD", 1.1)
     worlds: list[World] = []
 
     async def on_loop(scenario: Scenario) -> None:
@@ -180,6 +186,82 @@ def test_the_first_call_of_a_turn_takes_one_and_the_others_drain(play: Play) -> 
         pipe.write(2)
         await world.settle()
         assert pipe.calls[4:] == [False, True]
+
+    play(scenario)
+
+
+PACE = 0.1
+"""Seconds, on the test's clock, which a call moves by a quarter of a second."""
+
+
+@pytest.fixture
+def paced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have real-time priority."""
+    monkeypatch.setattr(turns, "PACE", PACE)
+    monkeypatch.setattr(os, "sched_getscheduler", lambda pid: os.SCHED_RR)
+
+
+def test_under_real_time_priority_rounds_keep_their_distance(play: Play, paced: None) -> None:
+    async def scenario(world: World) -> None:
+        world.shell._turns.find_pace()
+        pipe = world.pipe(waiting=3)
+        await world.settle()
+        assert pipe.calls == [False, True, True]
+        assert world.clock.sleeps == [PACE, PACE]
+
+    play(scenario)
+
+
+def test_what_comes_right_after_a_turn_waits_for_company(play: Play, paced: None) -> None:
+    async def scenario(world: World) -> None:
+        world.shell._turns.find_pace()
+        pipe = world.pipe(waiting=1)
+        await world.settle()
+        assert (pipe.calls, world.clock.sleeps) == ([False], [])
+        world.clock.now += PACE / 2
+        pipe.write(1)
+        await world.settle()
+        assert pipe.calls == [False, True]
+        assert world.clock.sleeps == [pytest.approx(PACE / 2, abs=0.01)]
+
+    play(scenario)
+
+
+def test_what_comes_after_a_silence_is_served_at_once(play: Play, paced: None) -> None:
+    async def scenario(world: World) -> None:
+        world.shell._turns.find_pace()
+        pipe = world.pipe(waiting=1)
+        await world.settle()
+        world.clock.now += PACE
+        pipe.write(1)
+        await world.settle()
+        assert (pipe.calls, world.clock.sleeps) == ([False, False], [])
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    ("policy", "paced"),
+    [
+        (os.SCHED_OTHER, False),
+        (os.SCHED_BATCH, False),
+        (os.SCHED_RR, True),
+        (os.SCHED_FIFO, True),
+        (os.SCHED_RR | os.SCHED_RESET_ON_FORK, True),
+    ],
+)
+def test_only_real_time_priority_has_a_pace(
+    play: Play, monkeypatch: pytest.MonkeyPatch, policy: int, paced: bool
+) -> None:
+    policies = [os.SCHED_RR, policy]
+    monkeypatch.setattr(os, "sched_getscheduler", lambda pid: policies.pop(0))
+
+    async def scenario(world: World) -> None:
+        world.shell._turns.find_pace()
+        world.shell._turns.find_pace()  # It has been changed meanwhile.
+        world.pipe(waiting=2)
+        await world.settle()
+        assert bool(world.clock.sleeps) == paced
 
     play(scenario)
 

@@ -26,8 +26,9 @@ from .topology import HostEntry, Topology
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 3.0
-PRIORITY = -10
-"""As in the systemd units: a switch that waits for a processor is a slow network for everybody."""
+PRIORITY = 1
+"""The lowest of real-time priorities, as in the systemd units: a switch that waits for a processor
+is a slow network for everybody."""
 
 
 class LabError(Exception):
@@ -170,7 +171,7 @@ class DaemonProcess:
                 env={**os.environ, "NOTIFY_SOCKET": str(self._notify)},
             )
         with suppress(PermissionError):  # Without root they share the processor as others do.
-            os.setpriority(os.PRIO_PROCESS, process.pid, PRIORITY)
+            os.sched_setscheduler(process.pid, os.SCHED_RR, os.sched_param(PRIORITY))
         self._child = process
         started = _start_time(process.pid)
         self._record.write_text(json.dumps([process.pid, started]))
@@ -192,18 +193,6 @@ class DaemonProcess:
                     continue
         tail = self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
         raise LabError(f"{self.kind} {self.name} did not start; its log ends with:\n{tail}")
-
-    def put_first(self) -> None:
-        """Put it before the work of other sessions, too.
-
-        Where the kernel shares processors out by session first (autogroup, see sched(7)), PRIORITY
-        counts only inside a session, and the daemon's is its own. This is not done to every daemon:
-        guests that are sent as much as they can take need a processor to take it.
-        """
-        process = self.process()
-        if process is not None:
-            with suppress(OSError):  # Without root, or on a kernel that does not group.
-                Path(f"/proc/{process.pid}/autogroup").write_text(str(PRIORITY))
 
     def down(self) -> None:
         """Stop it: asked first, ended by force when it does not go."""

@@ -31,7 +31,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tools.fabric.daemons import PRIORITY
 from tools.fabric.lab import GUEST_LINK, UNDERLAY_LINK
 
 from .rig import (
@@ -55,6 +54,7 @@ RUN = Path("/run/tapestry-ovs")
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 PROGRAMS: Final = ("ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl")
 INT, PHY = "br-int", "br-phy"
+NICE: Final = -10
 START_TIMEOUT: Final = 10.0
 STOP_TIMEOUT: Final = 3.0
 
@@ -149,8 +149,8 @@ class OpenVSwitch(Racked):
             },
         )
         self._daemons.append(process)
-        with suppress(PermissionError):  # As its package starts it, and as Tapestry's run.
-            os.setpriority(os.PRIO_PROCESS, process.pid, PRIORITY)
+        with suppress(PermissionError):  # As its package starts it (ovs-ctl).
+            os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
 
     def _wait_for(self, socket: Path, what: str) -> None:
         until = time.monotonic() + START_TIMEOUT

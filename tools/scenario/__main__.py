@@ -98,8 +98,6 @@ def tell(
     try:
         for line in lab.up():
             teller.say(line)
-        for daemon in (lab.leaf, *lab.vswitches.values()):
-            daemon.put_first()  # What is judged is the network, not who else wants the processor.
         report = Story(lab, miss, families.all(), teller).run()
     finally:
         lab.down()

@@ -3,11 +3,7 @@
 An engine is told when a descriptor is readable and when a deadline has come; everything that
 concerns asyncio is here. There is one timer, set to the engine's next deadline.
 
-The descriptors of frames have an epoll of their own, of which the event loop sees only that it is
-readable. A *turn* then serves whatever is ready, again and again, until nothing is or until it has
-held the loop for long enough: frames that wait cost no round through the event loop each, and the
-API has its turn even while ports are flooded. What is found ready for the first time in a turn has
-mostly one frame, which is handled without looking for a second; what is ready again is drained.
+Frames are served in turns, between which the loop serves all else (see `turns.py`).
 
 SIGTERM and SIGINT stop the daemon: it answers the API requests that are under way and exits 0
 within a second. SIGHUP reloads the configuration.
@@ -17,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import select
 import signal
 import socket
 import time
@@ -32,18 +27,14 @@ from pydantic import BaseModel
 from . import http, log, notify, settings
 from .log import Log
 from .policer import TokenBucket
+from .turns import Turns
 
 MIN_DELAY = 0.001
 """A deadline that has passed already still lets the loop turn once."""
 MEASURE_EVERY = 5.0
 """Seconds between two looks at what the underlay can carry; each costs some 20 us a peer."""
-HOLD = 0.001
-"""Seconds after which a turn lets the event loop serve others."""
 DRAIN = 0.4
 """Seconds that requests under way have to be answered when the daemon stops."""
-
-
-T = TypeVar("T")
 
 
 class Engine(Protocol):
@@ -71,9 +62,8 @@ class Shell:
         self._failures = TokenBucket(rate=1.0, burst=10.0)
         self._stop = asyncio.Event()
         self._hangup = asyncio.Event()
-        self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[bool], None]] = {}
-        self._loop.add_reader(self._epoll.fileno(), self._turn)
+        self._turns = Turns(self.failed)
+        self._loop.add_reader(self._turns.fileno(), self._turn)
         # From the first moment: a signal during the start must not end the process by default.
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
@@ -82,37 +72,15 @@ class Shell:
     def watch(self, fd: int, callback: Callable[[bool], None]) -> None:
         """Call `callback` when `fd` is readable, until `unwatch`: with True where it may drain it,
         with False where it is to take the first of what waits."""
-        self._callbacks[fd] = callback
-        self._epoll.register(fd, select.EPOLLIN)
+        self._turns.watch(fd, callback)
 
     def unwatch(self, fd: int) -> None:
         """Stop watching `fd`, which must still be open."""
-        del self._callbacks[fd]
-        self._epoll.unregister(fd)
+        self._turns.unwatch(fd)
 
     def _turn(self) -> None:
-        """Serve the descriptors that are ready, each in its turn."""
-        poll, callbacks = self._epoll.poll, self._callbacks
-        ready, drain = poll(0), False
-        until = time.monotonic() + HOLD
-        while ready:
-            for fd, _ in ready:
-                # An earlier callback may have taken this one away.
-                callback = callbacks.get(fd)
-                if callback is not None:
-                    self._guarded(callback, drain)
-            drain = True
-            if time.monotonic() > until:
-                break
-            ready = poll(0)
+        self._turns.turn()
         self.rearm()
-
-    def _guarded(self, callback: Callable[[T], None], argument: T) -> None:
-        """A bug of ours in the handling of one burst is logged, and the daemon goes on."""
-        try:
-            callback(argument)
-        except Exception as error:
-            self.failed(error)
 
     def failed(self, error: Exception) -> None:
         """Log an unexpected error; what causes one may cause thousands, so the rate is limited."""
@@ -132,7 +100,10 @@ class Shell:
 
     def _tick(self) -> None:
         self._timer, self._armed_for = None, float("inf")
-        self._guarded(self._engine.tick, time.monotonic())
+        try:
+            self._engine.tick(time.monotonic())
+        except Exception as error:
+            self.failed(error)
         self.rearm()
 
     async def serve(
@@ -171,8 +142,9 @@ class Shell:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _measures(self) -> None:
-        """Have the engine look at the underlay from time to time."""
+        """Look from time to time at what may change: the underlay, and our own priority."""
         while not self._stop.is_set():
+            self._turns.find_pace()
             try:
                 self._engine.measure()
             except Exception as error:
