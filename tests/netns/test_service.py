@@ -27,6 +27,16 @@ from .conftest import MakeLab, seed
 Start = Callable[..., subprocess.Popen[bytes]]
 
 
+def test_the_daemons_of_a_lab_run_with_real_time_priority(lab: Lab) -> None:
+    # Root of a namespace of our own may not; the kernel is asked as by anybody.
+    if subprocess.run(["chrt", "--rr", "1", "true"], capture_output=True).returncode != 0:
+        pytest.skip("we may not give real-time priority here")
+    for daemon in (lab.leaf, *lab.vswitches.values()):
+        process = daemon.process()
+        assert process is not None
+        assert os.sched_getscheduler(process.pid) == os.SCHED_RR
+
+
 @pytest.fixture
 def start(lab: Lab) -> Iterator[Start]:
     """Start daemons by hand in host A's namespace; they are ended after the test."""
