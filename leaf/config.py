@@ -253,7 +253,7 @@ class Config(Settings):
         vteps = [vswitch.vtep for vswitch in self.vswitch]
         vteps += [remote.vtep for remote in self.remote_leaf]
         reject_twice("vtep", [self.leaf.vtep, *vteps])
-        self._check_families(vteps)
+        self._check_families()
         self._check_own_macs()
         for vswitch in self.vswitch:
             self._need("group", vswitch.group, f"vswitch {vswitch.name!r}")
@@ -269,11 +269,15 @@ class Config(Settings):
         self._check_bindings()
         return self
 
-    def _check_families(self, vteps: Sequence[str]) -> None:
+    def _check_families(self) -> None:
         own = ipaddress.ip_address(self.leaf.vtep)
-        for vtep in vteps:
+        peers = [(f"vswitch {one.name!r}", one.vtep) for one in self.vswitch]
+        peers += [(f"remote-leaf {one.name!r}", one.vtep) for one in self.remote_leaf]
+        for who, vtep in peers:
             if ipaddress.ip_address(vtep).version != own.version:
-                raise ValueError(f"vtep {vtep} and our own {own} are not of one address family")
+                raise ValueError(
+                    f"{who}: vtep {vtep} and our own {own} are not of one address family"
+                )
 
     def _check_own_macs(self) -> None:
         """Our own MACs are different from each other and from every guest's."""
@@ -282,6 +286,13 @@ class Config(Settings):
         own = router_mac(self.leaf)
         if own in shared:
             raise ValueError(f"router-mac {own.hex(':')} is the shared MAC of {shared[own]}")
+        for remote in self.remote_leaf:
+            if remote.router_mac == own:
+                # The default is made of the last four bytes, and ::1 ends many a leaf's VTEP.
+                raise ValueError(
+                    f"remote-leaf {remote.name!r}: router-mac {own.hex(':')} is our own; give"
+                    " each leaf its own `router-mac`"
+                )
         places: dict[tuple[str, Mac], str] = {}
         for binding in self.binding:
             shown = binding.mac.hex(":")

@@ -39,8 +39,8 @@ def vswitch_config(topology: Topology, host: HostEntry, directory: Path) -> dict
     return {
         "vswitch": {
             "name": host.name,
-            "vtep": str(host.address),
-            "leaves": [str(topology.underlay.leaf)],
+            "vtep": host.address,
+            "leaves": [topology.underlay.leaf],
             "shared-mac": topology.lab.shared_mac.hex(":"),
             "offload": topology.lab.offload,
         },
@@ -63,15 +63,14 @@ def leaf_config(topology: Topology, directory: Path) -> dict[str, Any]:
     return {
         "leaf": {
             "name": "leaf",
-            "vtep": str(topology.underlay.leaf),
+            "vtep": topology.underlay.leaf,
             "offload": topology.lab.offload,
             "state": str(directory / "leaf.db"),
         },
         "api": {"socket": str(directory / "leaf.sock")},
         "group": [{"name": "rack", "shared-mac": topology.lab.shared_mac.hex(":")}],
         "vswitch": [
-            {"name": host.name, "vtep": str(host.address), "group": "rack"}
-            for host in topology.host
+            {"name": host.name, "vtep": host.address, "group": "rack"} for host in topology.host
         ],
         "vrf": [{"name": "tenant", "vni": topology.lab.vrf_vni}],
         "segment": [
