@@ -187,7 +187,7 @@ class SegmentSettings(Settings):
     hop_neutral: Flag = False
     multicast: Literal["drop", "replicate"] = "drop"
     mtu: int | None = Field(None, ge=1280, le=65535, strict=True)
-    """The guests' MTU, for router advertisements and DHCP; none is said by default."""
+    """The guests' MTU, for router advertisements and DHCP; by default what fits the underlay."""
     router_advertisements: Flag = True
     """Advertise the IPv6 gateway and its subnets; without a gateway of IPv6 there is nothing to."""
     autonomous: Flag = True

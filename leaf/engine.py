@@ -51,7 +51,9 @@ class Engine:
         max_bindings: int,
         leases: Leases | None = None,
         on_failure: Callable[[Exception], None] = lambda error: None,
+        notice: Callable[[str], None] = lambda said: None,
     ) -> None:
+        """`notice` is told what is configured and does not fit the underlay."""
         self.router = Router(topology)
         bindings = Bindings(timers, max_bindings)
         self.slowpath = SlowPath(topology, self.router, bindings, limits, on_failure, leases)
@@ -60,6 +62,7 @@ class Engine:
         self.send_failed = self.multicast_policed = self.multicast_copies = 0
         self._multicast = Policer(limits.multicast, limits.multicast)
         self._clock = clock
+        self._notice = notice
         self._inbox = Inbox()
         self._rewriter = Rewriter()
 
@@ -132,5 +135,9 @@ class Engine:
         return self.slowpath.deadline()
 
     def measure(self) -> None:
-        """Look at the room on the way to all peers, which may change at any time."""
+        """Look at the room on the way to all peers, which may change at any time; guests are told
+        of it."""
         self.tunnel.measure(self.router.peers)
+        self.slowpath.measured(self.tunnel.room, self._clock())
+        for said in self.slowpath.mtus.complaints():
+            self._notice(said)

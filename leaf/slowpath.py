@@ -14,7 +14,7 @@ packet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from vswitch.service.policer import Policer, TokenBucket
@@ -27,12 +27,13 @@ from vswitch.wire.vxlan import VXLAN_LEN, Vni, Vtep
 
 from . import dhcp, dhcp6, gateway, icmp
 from . import neighbour as rules
-from .advertise import Advertiser
+from .advertise import Advertiser, last_words
 from .bindings import Binding, Bindings, News, Outcome, State
 from .conflict import Conflicts
 from .glean import Failed, Gleaner, Held, Key
 from .glean import Outcome as GleanOutcome
 from .leases import Lease, Leases
+from .mtu import Mtus
 from .rewrite import rewrite
 from .router import Reason, Router, Verdict
 from .topology import Segment, Topology
@@ -51,6 +52,7 @@ EVENTS = {
     "nd_answers": "neighbour advertisements sent",
     "nd_questions": "neighbour solicitations sent, to glean and to confirm",
     "router_advertisements": "router advertisements sent",
+    "router_last_words": "router advertisements of what a reload has taken back",
     "router_malformed": "router solicitations that are not sound",
     "router_rogue": "router advertisements and redirects of guests, which end here",
     "released": "held packets that went on",
@@ -136,6 +138,7 @@ class SlowPath:
         self._on_failure = on_failure
         self._conflicts = Conflicts()
         self._advertiser = Advertiser()
+        self.mtus = Mtus(topology.segments)
 
     # -- packets -------------------------------------------------------------------------------
 
@@ -270,10 +273,10 @@ class SlowPath:
             bound = self.bindings.get(segment.vni, address)
             return bound is not None and bound.mac != mac
 
-        shared_mac = segment.vteps[source].shared_mac
+        shared_mac, mtu = segment.vteps[source].shared_mac, self.mtus.leased(segment)
         try:
             if is_ipv4:
-                answer = dhcp.answer(segment, shared_mac, mac, read, self.leases, now, taken)
+                answer = dhcp.answer(segment, shared_mac, mac, read, self.leases, now, taken, mtu)
             else:
                 answer = dhcp6.answer(segment, shared_mac, mac, read6, self.leases, now, taken)
         except Exception as error:
@@ -304,10 +307,11 @@ class SlowPath:
 
     def _advertise_to(self, segment: Segment, vtep: Vtep, guest: Mac | None) -> list[Send]:
         """Advertise the gateway to the guests behind a VTEP, or to one of them."""
-        if segment.advertised is None:
+        said = self.mtus.advertised(segment)
+        if said is None:
             return []
         self.events["router_advertisements"] += 1
-        frame = gateway.advertisement(segment, segment.vteps[vtep], guest)
+        frame = gateway.advertisement(said, segment.vteps[vtep], guest)
         return [Send(vtep, vxlan.header(segment.vni) + frame)]
 
     def _say_to(
@@ -469,13 +473,37 @@ class SlowPath:
     def advertise(self, now: float) -> None:
         """Advertise the gateways of the segments that there are now. Called after each change of
         the topology, with the time, which a change does not need otherwise."""
-        said = {vni: segment.advertised for vni, segment in self._segments.items()}
+        said = {vni: self.mtus.advertised(segment) for vni, segment in self._segments.items()}
         self._advertiser.set_segments({vni: what for vni, what in said.items() if what}, now)
+
+    def measured(self, room: Mapping[Vtep, int], now: float) -> None:
+        """Take in what has room on the way to each VTEP; where that changes what guests are told
+        fits, they are told at once."""
+        if self.mtus.set_room(room):
+            self.advertise(now)
+
+    def last_words(self, topology: Topology) -> list[Send]:
+        """Return what guests are to be told of what `topology`, which is to come, takes back. A
+        vswitch that a segment is not on any more is told nothing: another leaf may serve it."""
+        coming = {segment.vni: segment for segment in topology.segments}
+        sends = []
+        for vni, segment in self._segments.items():
+            said, successor = segment.advertised, coming.get(vni)
+            told = said and last_words(said, successor.advertised if successor else None)
+            if told is None:
+                continue
+            for vtep, group in segment.vteps.items():
+                if successor is None or vtep in successor.vteps:
+                    self.events["router_last_words"] += 1
+                    frame = gateway.advertisement(told, group)
+                    sends.append(Send(vtep, vxlan.header(vni) + frame))
+        return sends
 
     def replace_topology(self, topology: Topology) -> list[Binding]:
         """Serve a new topology; keep the bindings that have a place in it, return the others."""
         self._topology = topology
         self._segments = {segment.vni: segment for segment in topology.segments}
+        self.mtus.set_segments(topology.segments)
         self._router.set_topology(topology)
         lost = []
         for binding in self.bindings.all():

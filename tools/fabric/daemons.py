@@ -59,7 +59,6 @@ def vswitch_config(topology: Topology, host: HostEntry, directory: Path) -> dict
 
 def leaf_config(topology: Topology, directory: Path) -> dict[str, Any]:
     """Return the configuration of the leaf. Bindings are learnt."""
-    mtu = topology.underlay.guest_mtu
     return {
         "leaf": {
             "name": "leaf",
@@ -80,7 +79,7 @@ def leaf_config(topology: Topology, directory: Path) -> dict[str, Any]:
                 "vrf": "tenant",
                 "gateway": segment.gateways,
                 "hop-neutral": segment.hop_neutral,
-                **({"dhcp": segment.dhcp, "mtu": mtu} if segment.dhcp else {}),
+                **({"dhcp": segment.dhcp} if segment.dhcp else {}),
             }
             for segment in topology.segment
         ],

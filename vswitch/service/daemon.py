@@ -175,6 +175,7 @@ class Shell:
         while not self._stop.is_set():
             try:
                 self._engine.measure()
+                self.rearm()
             except Exception as error:
                 self.failed(error)
             await asyncio.sleep(MEASURE_EVERY)
