@@ -54,6 +54,9 @@ class Identity(Settings):
     source_ports: Literal[1, 2, 4, 8, 16, 32, 64] = 16
     offload: Literal["auto", "off"] = "auto"
     """auto: trains in the tunnel, where the kernel has them."""
+    too_big: Literal["drop", "fragment"] = "drop"
+    """What becomes of IPv4 that does not fit into the tunnel and may be fragmented. (The sender of
+    all else is told by ICMP.)"""
     state: Path = Path("/var/lib/tapestry/leaf.db")
     """Where leases are kept; opened only where a segment gives out addresses."""
 
@@ -604,7 +607,7 @@ def plan(old: Config, new: Config) -> Plan:
     """Compute the difference between two configurations."""
     needs_restart = [
         f"leaf.{key.replace('_', '-')}"
-        for key in ("name", "vtep", "udp_port", "source_ports", "offload", "state")
+        for key in ("name", "vtep", "udp_port", "source_ports", "offload", "too_big", "state")
         if getattr(old.leaf, key) != getattr(new.leaf, key)
     ]
     needs_restart += [

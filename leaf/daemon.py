@@ -56,6 +56,7 @@ class Daemon:
             ),
             max_bindings=limits.bindings,
             leases=self._leases,
+            fragments=config.leaf.too_big == "fragment",
             on_failure=self._on_failure,
             notice=self.log.warning,
         )

@@ -14,11 +14,11 @@ packet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from vswitch.service.policer import Policer, TokenBucket
-from vswitch.wire import arp, ethernet, ipv4, ipv6, nd, vxlan
+from vswitch.wire import arp, ethernet, ipv4, ipv6, nd, pmtu, vxlan
 from vswitch.wire import dhcp as wire_dhcp
 from vswitch.wire import dhcp6 as wire_dhcp6
 from vswitch.wire.ethernet import Mac
@@ -46,6 +46,8 @@ EVENTS = {
     "icmp_sent": "ICMP answers and errors sent",
     "icmp_policed": "ICMP answers and errors beyond the rate of their VTEP",
     "too_big": "packets that do not fit into the tunnel",
+    "fragmented": "of these, those that went on in fragments",
+    "fragments_policed": "of these, those that might have, beyond the rate of their VTEP",
     "icmp_silent": "packets about which no ICMP may be or could be sent",
     "arp_answers": "ARP answers sent",
     "arp_questions": "ARP questions sent, to glean and to confirm",
@@ -115,8 +117,11 @@ class SlowPath:
         limits: Limits,
         on_failure: Callable[[Exception], None] = lambda error: None,
         leases: Leases | None = None,
+        *,
+        fragments: bool = False,
     ) -> None:
-        """`on_failure` is told of what a packet made us raise, before that is counted."""
+        """`on_failure` is told of what a packet made us raise, before that is counted.
+        `fragments`: IPv4 that does not fit and may be fragmented is, instead of being dropped."""
         self.bindings = bindings
         self.gleaner = Gleaner(limits.gleans)
         self.arp_counts = dict.fromkeys(rules.Reason, 0)
@@ -131,6 +136,8 @@ class SlowPath:
         self._segments = {segment.vni: segment for segment in topology.segments}
         self._punts = Policer(limits.punts, limits.punts)
         self._icmp = Policer(limits.icmp, limits.icmp)
+        self._cuts = Policer(limits.punts, limits.punts)
+        self._fragments = fragments
         self._guest_punts = Policer(limits.guest_punts, limits.guest_punts)
         self._guest_gleans = Policer(limits.guest_gleans, limits.guest_gleans)
         self._guest_dhcp = Policer(limits.guest_dhcp, limits.guest_dhcp)
@@ -346,10 +353,14 @@ class SlowPath:
         return [Send(source, vxlan.header(segment.vni) + frame)]
 
     def too_big(
-        self, source: Vtep, packet: memoryview | bytes, room: int, now: float
+        self, verdict: Verdict, source: Vtep, packets: Sequence[memoryview], room: int, now: float
     ) -> list[Send]:
-        """Tell the sender of a packet that only `room` bytes fit into the tunnel to its target."""
-        self.events["too_big"] += 1
+        """Cut packets of one flow, of which only `room` bytes fit into the tunnel that `verdict`
+        sends them to; or tell their sender."""
+        self.events["too_big"] += sum(len(packet) > room for packet in packets)
+        mtu, packet = room - VXLAN_LEN - ethernet.HEADER_LEN, packets[0]
+        if self._fragments and pmtu.may_be_cut(packet[VXLAN_LEN:], mtu):
+            return self._cut(verdict, source, packets, mtu, now)
         segment = self._router.segment_of(packet)
         if segment is None or source not in segment.vteps:
             self.events["icmp_silent"] += 1
@@ -357,13 +368,33 @@ class SlowPath:
         if not self._icmp.take(source, now):
             self.events["icmp_policed"] += 1
             return []
-        mtu = room - VXLAN_LEN - ethernet.HEADER_LEN
         frame = icmp.too_big(segment, segment.vteps[source].shared_mac, packet, mtu)
         if frame is None:
             self.events["icmp_silent"] += 1
             return []
         self.events["icmp_sent"] += 1
         return [Send(source, vxlan.header(segment.vni) + frame)]
+
+    def _cut(
+        self, verdict: Verdict, source: Vtep, packets: Sequence[memoryview], mtu: int, now: float
+    ) -> list[Send]:
+        """Forward packets in fragments, each with the new headers. This costs several times what
+        forwarding does, hence the rate."""
+        assert verdict.vtep is not None
+        if not self._cuts.take(source, now, len(packets)):
+            self.events["fragments_policed"] += len(packets)
+            return []
+        sends = []
+        for packet in packets:
+            frame = packet[VXLAN_LEN:]
+            fits = len(frame) <= ethernet.HEADER_LEN + mtu  # As the last of a train may.
+            parts = [bytes(frame)] if fits else pmtu.fragments(frame, mtu) or []
+            self.events["fragmented"] += len(parts) > 1
+            for part in parts:
+                ready = bytearray(packet[:VXLAN_LEN]) + part
+                rewrite(ready, verdict)
+                sends.append(Send(verdict.vtep, bytes(ready)))
+        return sends
 
     # -- gleaning ------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from tools.fabric import daemons
 from tools.fabric.lab import GUEST_LINK, UNDERLAY_LINK, Lab
 from tools.fabric.topology import Topology
 
-from .commands import ping, wait_until
+from .commands import counters, ping, wait_until
 from .conftest import seed
 from .test_dhcp import Client
 
@@ -179,3 +179,24 @@ def test_a_leaf_that_stops_says_nothing(lab: Lab) -> None:
     lab.leaf.down()
     assert (_gateways(lab, "H1"), _preferred(lab, "H1")[0] > 1000) == (before, True)
     assert "leaf leaf: started" in lab.up()
+
+
+@pytest.mark.parametrize(("policy", "received"), [("drop", 0), ("fragment", 3)])
+def test_what_may_be_cut_and_does_not_fit_behind_the_leaf(
+    lab: Lab, policy: str, received: int
+) -> None:
+    """To the leaf it fits, from there to B it does not."""
+    table = daemons.leaf_config(lab.topology, lab.directory)
+    table["leaf"]["too-big"] = policy
+    lab.leaf.down()
+    lab.leaf.up(table)
+    lab.leaf.wait_ready()
+    try:
+        wait_until(lambda: ping(lab, "H1", "1.1.1.4", count=1).received, "the bindings", 15)
+        with _less_to(lab, "10.99.0.12", 1400):
+            wait_until(lambda: _shown(lab) == 1350, "a measurement", MEASURED)
+            assert ping(lab, "H1", "1.1.1.4", "-s", "1400", "-M", "dont").received == received
+        events = counters(lab, "leaf")["events"]
+        assert (events["too_big"] > 0, events["fragmented"]) == (True, received)
+    finally:
+        lab.up()

@@ -703,6 +703,9 @@ def test_a_plan(name: str) -> None:
         pytest.param(
             lambda t: t["leaf"].update({"source-ports": 4}), "leaf.source-ports", id="source_ports"
         ),
+        pytest.param(
+            lambda t: t["leaf"].update({"too-big": "fragment"}), "leaf.too-big", id="too_big"
+        ),
         pytest.param(lambda t: t["leaf"].update(state="/run/x"), "leaf.state", id="state"),
         pytest.param(lambda t: t.update(api={"socket": "/run/x"}), "api", id="api"),
         pytest.param(lambda t: t.update(limits={"bindings": 7}), "limits", id="limits"),
