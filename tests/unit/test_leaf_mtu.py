@@ -8,12 +8,15 @@ import pytest
 from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptMTU
 from scapy.layers.l2 import Ether
 
+from leaf.bindings import DEFAULT_TIMERS
+from leaf.engine import Engine
 from leaf.mtu import Mtus
-from leaf.slowpath import Send
+from leaf.slowpath import Limits, Send
 from leaf.topology import Segment, Topology
 from tests.frames import mac, rs, vxlan
 from tests.unit.dhcp_client import Client
 from tests.unit.leaf_world import ONE, SAME, TWO, A, B, C, World, topology
+from vswitch.phy.memory import MemoryNetwork
 from vswitch.wire.vxlan import Vtep
 
 HEADERS = 8 + 14
@@ -161,3 +164,28 @@ def test_the_same_measurement_is_no_change() -> None:
     assert not made.set_room(dict(ROOM))
     assert not made.set_room({**ROOM, Vtep("192.0.2.200"): 600})  # Of no segment.
     assert made.set_room({**ROOM, C: 1271})
+
+
+def test_the_engine_tells_guests_and_the_log_what_it_measures() -> None:
+    said: list[str] = []
+    made = unconfigured()
+    made.vrfs[1].segments = unconfigured(1400).vrfs[1].segments
+    tunnel = MemoryNetwork().tunnel(Vtep("192.0.2.1"))
+    engine = Engine(
+        made,
+        tunnel,
+        lambda: 10.0,
+        timers=DEFAULT_TIMERS,
+        limits=Limits(),
+        max_bindings=10,
+        notice=said.append,
+    )
+    engine.measure()
+    assert (said, engine.slowpath.mtus.fitting(ONE)) == ([], None)
+    tunnel.room |= ROOM
+    engine.measure()
+    engine.measure()
+    assert engine.deadline() == 10.0
+    assert engine.slowpath.mtus.fitting(ONE) == 1250
+    (complaint,) = said
+    assert complaint.startswith("segment 'same': mtu 1400 is more than the 1350 bytes")
