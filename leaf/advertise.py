@@ -5,6 +5,10 @@ become active, gets one of its own at once; that needs no memory and is not here
 the interval random, so that routers do not fall into step; here each segment's differs by its VNI,
 which does the same and can be tested.
 
+What a reload takes back is said once more, as taken back (`last_words`). A leaf that stops says
+nothing: the gateway is the same on every leaf, so guests that another one serves would lose it, and
+mostly it is only to start again.
+
 No I/O; time is an argument.
 """
 
@@ -13,12 +17,37 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping
 
+from vswitch.wire.nd import Advertisement
 from vswitch.wire.vxlan import Vni
 
 INITIAL, INITIAL_INTERVAL = 3, 16.0
 """MAX_INITIAL_RTR_ADVERTISEMENTS, MAX_INITIAL_RTR_ADVERT_INTERVAL (RFC 4861 section 10)."""
 MIN_INTERVAL, MAX_INTERVAL = 200.0, 600.0
 """MinRtrAdvInterval and MaxRtrAdvInterval: the defaults of RFC 4861 section 6.2.1."""
+
+
+LAST_VALID = 7200
+"""Seconds: the least to which hosts let an advertisement cut the life of an address that they have
+made themselves (RFC 4862 section 5.5.3 (e))."""
+
+
+def last_words(old: Advertisement, new: Advertisement | None) -> Advertisement | None:
+    """Return what guests that have heard `old` are told before they hear only `new`; None where
+    nothing is taken back.
+
+    Without `new` the gateway is no default router any more (RFC 4861 section 6.2.5) and no name
+    server holds (RFC 8106 section 5.1). A prefix that `new` does not have is not used for what
+    begins from now on; what is under way may end.
+    """
+    kept = {(one.network, one.length) for one in new.prefixes} if new else set()
+    gone = tuple(
+        one._replace(valid=LAST_VALID, preferred=0)
+        for one in old.prefixes
+        if (one.network, one.length) not in kept
+    )
+    if new is None:
+        return old._replace(lifetime=0, mtu=None, prefixes=gone, dns_lifetime=0)
+    return new._replace(prefixes=gone) if gone else None
 
 
 class Advertiser:

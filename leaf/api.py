@@ -127,6 +127,7 @@ def make(daemon: Daemon) -> FastAPI:
                 "vswitches": segment.vswitches or [v.name for v in daemon.config.vswitch],
                 "hop_neutral": segment.hop_neutral,
                 "multicast": segment.multicast,
+                "mtu": segment.mtu or slowpath.mtus.fitting(segment.vni),
                 "dhcp": segment.dhcp.mode,
             }
             for segment in daemon.config.segment

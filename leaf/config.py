@@ -54,6 +54,9 @@ class Identity(Settings):
     source_ports: Literal[1, 2, 4, 8, 16, 32, 64] = 16
     offload: Literal["auto", "off"] = "auto"
     """auto: trains in the tunnel, where the kernel has them."""
+    too_big: Literal["drop", "fragment"] = "drop"
+    """What becomes of IPv4 that does not fit into the tunnel and may be fragmented. (The sender of
+    all else is told by ICMP.)"""
     state: Path = Path("/var/lib/tapestry/leaf.db")
     """Where leases are kept; opened only where a segment gives out addresses."""
 
@@ -187,7 +190,7 @@ class SegmentSettings(Settings):
     hop_neutral: Flag = False
     multicast: Literal["drop", "replicate"] = "drop"
     mtu: int | None = Field(None, ge=1280, le=65535, strict=True)
-    """The guests' MTU, for router advertisements and DHCP; none is said by default."""
+    """The guests' MTU, for router advertisements and DHCP; by default what fits the underlay."""
     router_advertisements: Flag = True
     """Advertise the IPv6 gateway and its subnets; without a gateway of IPv6 there is nothing to."""
     autonomous: Flag = True
@@ -253,7 +256,7 @@ class Config(Settings):
         vteps = [vswitch.vtep for vswitch in self.vswitch]
         vteps += [remote.vtep for remote in self.remote_leaf]
         reject_twice("vtep", [self.leaf.vtep, *vteps])
-        self._check_families(vteps)
+        self._check_families()
         self._check_own_macs()
         for vswitch in self.vswitch:
             self._need("group", vswitch.group, f"vswitch {vswitch.name!r}")
@@ -269,11 +272,15 @@ class Config(Settings):
         self._check_bindings()
         return self
 
-    def _check_families(self, vteps: Sequence[str]) -> None:
+    def _check_families(self) -> None:
         own = ipaddress.ip_address(self.leaf.vtep)
-        for vtep in vteps:
+        peers = [(f"vswitch {one.name!r}", one.vtep) for one in self.vswitch]
+        peers += [(f"remote-leaf {one.name!r}", one.vtep) for one in self.remote_leaf]
+        for who, vtep in peers:
             if ipaddress.ip_address(vtep).version != own.version:
-                raise ValueError(f"vtep {vtep} and our own {own} are not of one address family")
+                raise ValueError(
+                    f"{who}: vtep {vtep} and our own {own} are not of one address family"
+                )
 
     def _check_own_macs(self) -> None:
         """Our own MACs are different from each other and from every guest's."""
@@ -282,6 +289,13 @@ class Config(Settings):
         own = router_mac(self.leaf)
         if own in shared:
             raise ValueError(f"router-mac {own.hex(':')} is the shared MAC of {shared[own]}")
+        for remote in self.remote_leaf:
+            if remote.router_mac == own:
+                # The default is made of the last four bytes, and ::1 ends many a leaf's VTEP.
+                raise ValueError(
+                    f"remote-leaf {remote.name!r}: router-mac {own.hex(':')} is our own; give"
+                    " each leaf its own `router-mac`"
+                )
         places: dict[tuple[str, Mac], str] = {}
         for binding in self.binding:
             shown = binding.mac.hex(":")
@@ -593,7 +607,7 @@ def plan(old: Config, new: Config) -> Plan:
     """Compute the difference between two configurations."""
     needs_restart = [
         f"leaf.{key.replace('_', '-')}"
-        for key in ("name", "vtep", "udp_port", "source_ports", "offload", "state")
+        for key in ("name", "vtep", "udp_port", "source_ports", "offload", "too_big", "state")
         if getattr(old.leaf, key) != getattr(new.leaf, key)
     ]
     needs_restart += [

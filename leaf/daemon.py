@@ -57,13 +57,16 @@ class Daemon:
             ),
             max_bindings=limits.bindings,
             leases=self._leases,
+            fragments=config.leaf.too_big == "fragment",
             on_failure=self._on_failure,
+            notice=self.log.warning,
         )
         self.shell = Shell(self.engine, self.log)
         self._tunnel = tunnel
 
     async def start(self) -> str:
         """Learn what is configured, and begin to listen."""
+        self.engine.measure()  # Before anybody is told what fits.
         self.engine.slowpath.advertise(time.monotonic())
         self._learn_configured(self.config.binding)
         for lane, fd in enumerate(self._tunnel.filenos()):
@@ -140,7 +143,10 @@ class Daemon:
 
     def _rebuild(self, old: Config) -> None:
         slowpath = self.engine.slowpath
-        lost = slowpath.replace_topology(configuration.topology(self.config))
+        topology = configuration.topology(self.config)
+        self.engine.send(slowpath.last_words(topology))
+        lost = slowpath.replace_topology(topology)
+        self.engine.measure()
         slowpath.advertise(time.monotonic())
         if lost:
             self.log.info("bindings without a place were removed", count=len(lost))

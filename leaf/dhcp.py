@@ -85,9 +85,10 @@ def answer(
     leases: Leases,
     now: float,
     taken: Taken,
+    mtu: int | None = None,
 ) -> Answer:
     """Answer a message of a guest of `segment`; `taken` says whether an address is bound to another
-    MAC than the guest's."""
+    MAC than the guest's, `mtu` what the guest is told of it, if anything."""
     if message is None:
         return Answer(Reason.MALFORMED)
     if message.op != dhcp.REQUEST:
@@ -97,7 +98,7 @@ def answer(
     service = segment.dhcp
     if service is None or not _has_pool(service):
         return Answer(Reason.NO_POOL)
-    server = _Server(segment, service, shared_mac, message, leases, now, taken)
+    server = _Server(segment, service, shared_mac, message, leases, now, taken, mtu)
     match message.kind:
         case dhcp.DISCOVER:
             return server.discover()
@@ -130,6 +131,7 @@ class _Server:
         leases: Leases,
         now: float,
         taken: Taken,
+        mtu: int | None,
     ) -> None:
         self._segment = segment
         self._service = service
@@ -138,6 +140,7 @@ class _Server:
         self._leases = leases
         self._now = now
         self._taken = taken
+        self._mtu = mtu
         self._client = Client(message.chaddr)
         self._gateways = [one for one in segment.gateways if len(one.address) == 4]
 
@@ -215,7 +218,7 @@ class _Server:
                 dhcp.UNSPECIFIED,
                 gateway.address,
                 self._mac,
-                options(self._service, gateway),
+                options(self._service, gateway, self._mtu),
             ),
         )
 
@@ -257,11 +260,11 @@ class _Server:
             (dhcp.RENEWAL_TIME, (seconds // 2).to_bytes(4, "big")),
             (dhcp.REBINDING_TIME, (seconds * 7 // 8).to_bytes(4, "big")),
         ]
-        said = [*times, *options(self._service, gateway)]
+        said = [*times, *options(self._service, gateway, self._mtu)]
         return dhcp.reply(self._message, kind, address, gateway.address, self._mac, said)
 
 
-def options(service: Service, gateway: Gateway) -> list[tuple[int, bytes]]:
+def options(service: Service, gateway: Gateway, mtu: int | None) -> list[tuple[int, bytes]]:
     """Return what a guest in the subnet of `gateway` is told besides its address."""
     length = gateway.prefix.length
     last = gateway.prefix.network | (1 << (32 - length)) - 1
@@ -275,8 +278,8 @@ def options(service: Service, gateway: Gateway) -> list[tuple[int, bytes]]:
         said.append((dhcp.DNS, b"".join(service.dns)))
     if service.domain:
         said.append((dhcp.DOMAIN, service.domain.encode()))
-    if service.mtu is not None:
-        said.append((dhcp.MTU, service.mtu.to_bytes(2, "big")))
+    if mtu is not None:
+        said.append((dhcp.MTU, mtu.to_bytes(2, "big")))
     if service.routes:
         # Whoever reads this option ignores the router option, so the default route is in it too.
         routes = [(bytes(4), 0, gateway.address)]

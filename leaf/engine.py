@@ -50,16 +50,23 @@ class Engine:
         limits: Limits,
         max_bindings: int,
         leases: Leases | None = None,
+        fragments: bool = False,
         on_failure: Callable[[Exception], None] = lambda error: None,
+        notice: Callable[[str], None] = lambda said: None,
     ) -> None:
+        """`fragments`: IPv4 that does not fit and may be fragmented is, instead of being dropped.
+        `notice` is told what is configured and does not fit the underlay."""
         self.router = Router(topology)
         bindings = Bindings(timers, max_bindings)
-        self.slowpath = SlowPath(topology, self.router, bindings, limits, on_failure, leases)
+        self.slowpath = SlowPath(
+            topology, self.router, bindings, limits, on_failure, leases, fragments=fragments
+        )
         self.tunnel = tunnel
         self.counts = dict.fromkeys(Reason, 0)
         self.send_failed = self.multicast_policed = self.multicast_copies = 0
         self._multicast = Policer(limits.multicast, limits.multicast)
         self._clock = clock
+        self._notice = notice
         self._inbox = Inbox()
         self._rewriter = Rewriter()
 
@@ -88,17 +95,12 @@ class Engine:
     def _forward(self, verdict: Verdict, vtep: Vtep, train: Train, now: float) -> None:
         room = self.tunnel.room.get(vtep, train.size)
         if train.size > room:
-            self._too_big(vtep, train, room, now)
+            self.send(self.slowpath.too_big(verdict, train.source, train.packets(), room, now))
             return
         flow = vxlan.flow_hash(train.data[VXLAN_LEN : train.size])
         self._rewriter.rewrite(train, verdict)
         if not self.tunnel.send_train(vtep, flow, train.data, train.size):
             self.send_failed += 1
-
-    def _too_big(self, vtep: Vtep, train: Train, room: int, now: float) -> None:
-        """Tell the sender; a train has one."""
-        packet = train.data[: train.size]
-        self.send(self.slowpath.too_big(train.source, packet, room, now))
 
     def _replicate(self, verdict: Verdict, train: Train, now: float) -> None:
         """One copy to each other vswitch that has guests of the segment, as it is."""
@@ -132,5 +134,9 @@ class Engine:
         return self.slowpath.deadline()
 
     def measure(self) -> None:
-        """Look at the room on the way to all peers, which may change at any time."""
+        """Look at the room on the way to all peers, which may change at any time; guests are told
+        of it."""
         self.tunnel.measure(self.router.peers)
+        self.slowpath.measured(self.tunnel.room, self._clock())
+        for said in self.slowpath.mtus.complaints():
+            self._notice(said)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from vswitch.wire import arp, ethernet, ipv6, nd
 from vswitch.wire.ethernet import Buffer, Mac
+from vswitch.wire.nd import Advertisement
 from vswitch.wire.neighbour import Message
 
 from .neighbour import Reason
@@ -67,14 +68,12 @@ def in_use(group: Group, address: bytes, prober: Mac) -> bytes:
     return arp.reply(group.shared_mac, address, prober, bytes(4))
 
 
-def advertisement(segment: Segment, group: Group, guest: Mac | None = None) -> bytes:
-    """Advertise the gateway and its prefixes to the segment, or only to `guest`.
+def advertisement(said: Advertisement, group: Group, guest: Mac | None = None) -> bytes:
+    """Advertise the gateway, and what else is `said`, to a whole segment, or only to `guest`.
 
     To one guest it goes in a frame of its own, with the group of all nodes inside (RFC 6085): its
     link-local address need not be known.
     """
-    said = segment.advertised
-    assert said is not None
     mac = group.shared_mac
     to = ipv6.group_mac(ipv6.ALL_NODES) if guest is None else guest
     return nd.router_advertisement(mac, ipv6.link_local(mac), to, ipv6.ALL_NODES, said)

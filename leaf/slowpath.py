@@ -14,11 +14,11 @@ packet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from vswitch.service.policer import Policer, TokenBucket
-from vswitch.wire import arp, ethernet, ipv4, ipv6, nd, vxlan
+from vswitch.wire import arp, ethernet, ipv4, ipv6, nd, pmtu, vxlan
 from vswitch.wire import dhcp as wire_dhcp
 from vswitch.wire import dhcp6 as wire_dhcp6
 from vswitch.wire.ethernet import Mac
@@ -27,12 +27,13 @@ from vswitch.wire.vxlan import VXLAN_LEN, Vni, Vtep
 
 from . import dhcp, dhcp6, gateway, icmp
 from . import neighbour as rules
-from .advertise import Advertiser
+from .advertise import Advertiser, last_words
 from .bindings import Binding, Bindings, News, Outcome, State
 from .conflict import Conflicts
 from .glean import Failed, Gleaner, Held, Key
 from .glean import Outcome as GleanOutcome
 from .leases import Lease, Leases
+from .mtu import Mtus
 from .rewrite import rewrite
 from .router import Reason, Router, Verdict
 from .topology import Segment, Topology
@@ -45,12 +46,15 @@ EVENTS = {
     "icmp_sent": "ICMP answers and errors sent",
     "icmp_policed": "ICMP answers and errors beyond the rate of their VTEP",
     "too_big": "packets that do not fit into the tunnel",
+    "fragmented": "of these, those that went on in fragments",
+    "fragments_policed": "of these, those that might have, beyond the rate of their VTEP",
     "icmp_silent": "packets about which no ICMP may be or could be sent",
     "arp_answers": "ARP answers sent",
     "arp_questions": "ARP questions sent, to glean and to confirm",
     "nd_answers": "neighbour advertisements sent",
     "nd_questions": "neighbour solicitations sent, to glean and to confirm",
     "router_advertisements": "router advertisements sent",
+    "router_last_words": "router advertisements of what a reload has taken back",
     "router_malformed": "router solicitations that are not sound",
     "router_rogue": "router advertisements and redirects of guests, which end here",
     "released": "held packets that went on",
@@ -113,8 +117,11 @@ class SlowPath:
         limits: Limits,
         on_failure: Callable[[Exception], None] = lambda error: None,
         leases: Leases | None = None,
+        *,
+        fragments: bool = False,
     ) -> None:
-        """`on_failure` is told of what a packet made us raise, before that is counted."""
+        """`on_failure` is told of what a packet made us raise, before that is counted.
+        `fragments`: IPv4 that does not fit and may be fragmented is, instead of being dropped."""
         self.bindings = bindings
         self.gleaner = Gleaner(limits.gleans)
         self.arp_counts = dict.fromkeys(rules.Reason, 0)
@@ -129,6 +136,8 @@ class SlowPath:
         self._segments = {segment.vni: segment for segment in topology.segments}
         self._punts = Policer(limits.punts, limits.punts)
         self._icmp = Policer(limits.icmp, limits.icmp)
+        self._cuts = Policer(limits.punts, limits.punts)
+        self._fragments = fragments
         self._guest_punts = Policer(limits.guest_punts, limits.guest_punts)
         self._guest_gleans = Policer(limits.guest_gleans, limits.guest_gleans)
         self._guest_dhcp = Policer(limits.guest_dhcp, limits.guest_dhcp)
@@ -136,6 +145,7 @@ class SlowPath:
         self._on_failure = on_failure
         self._conflicts = Conflicts()
         self._advertiser = Advertiser()
+        self.mtus = Mtus(topology.segments)
 
     # -- packets -------------------------------------------------------------------------------
 
@@ -270,10 +280,10 @@ class SlowPath:
             bound = self.bindings.get(segment.vni, address)
             return bound is not None and bound.mac != mac
 
-        shared_mac = segment.vteps[source].shared_mac
+        shared_mac, mtu = segment.vteps[source].shared_mac, self.mtus.leased(segment)
         try:
             if is_ipv4:
-                answer = dhcp.answer(segment, shared_mac, mac, read, self.leases, now, taken)
+                answer = dhcp.answer(segment, shared_mac, mac, read, self.leases, now, taken, mtu)
             else:
                 answer = dhcp6.answer(segment, shared_mac, mac, read6, self.leases, now, taken)
         except Exception as error:
@@ -304,10 +314,11 @@ class SlowPath:
 
     def _advertise_to(self, segment: Segment, vtep: Vtep, guest: Mac | None) -> list[Send]:
         """Advertise the gateway to the guests behind a VTEP, or to one of them."""
-        if segment.advertised is None:
+        said = self.mtus.advertised(segment)
+        if said is None:
             return []
         self.events["router_advertisements"] += 1
-        frame = gateway.advertisement(segment, segment.vteps[vtep], guest)
+        frame = gateway.advertisement(said, segment.vteps[vtep], guest)
         return [Send(vtep, vxlan.header(segment.vni) + frame)]
 
     def _say_to(
@@ -342,10 +353,14 @@ class SlowPath:
         return [Send(source, vxlan.header(segment.vni) + frame)]
 
     def too_big(
-        self, source: Vtep, packet: memoryview | bytes, room: int, now: float
+        self, verdict: Verdict, source: Vtep, packets: Sequence[memoryview], room: int, now: float
     ) -> list[Send]:
-        """Tell the sender of a packet that only `room` bytes fit into the tunnel to its target."""
-        self.events["too_big"] += 1
+        """Cut packets of one flow, of which only `room` bytes fit into the tunnel that `verdict`
+        sends them to; or tell their sender."""
+        self.events["too_big"] += sum(len(packet) > room for packet in packets)
+        mtu, packet = room - VXLAN_LEN - ethernet.HEADER_LEN, packets[0]
+        if self._fragments and pmtu.may_be_cut(packet[VXLAN_LEN:], mtu):
+            return self._cut(verdict, source, packets, mtu, now)
         segment = self._router.segment_of(packet)
         if segment is None or source not in segment.vteps:
             self.events["icmp_silent"] += 1
@@ -353,13 +368,33 @@ class SlowPath:
         if not self._icmp.take(source, now):
             self.events["icmp_policed"] += 1
             return []
-        mtu = room - VXLAN_LEN - ethernet.HEADER_LEN
         frame = icmp.too_big(segment, segment.vteps[source].shared_mac, packet, mtu)
         if frame is None:
             self.events["icmp_silent"] += 1
             return []
         self.events["icmp_sent"] += 1
         return [Send(source, vxlan.header(segment.vni) + frame)]
+
+    def _cut(
+        self, verdict: Verdict, source: Vtep, packets: Sequence[memoryview], mtu: int, now: float
+    ) -> list[Send]:
+        """Forward packets in fragments, each with the new headers. This costs several times what
+        forwarding does, hence the rate."""
+        assert verdict.vtep is not None
+        if not self._cuts.take(source, now, len(packets)):
+            self.events["fragments_policed"] += len(packets)
+            return []
+        sends = []
+        for packet in packets:
+            frame = packet[VXLAN_LEN:]
+            fits = len(frame) <= ethernet.HEADER_LEN + mtu  # As the last of a train may.
+            parts = [bytes(frame)] if fits else pmtu.fragments(frame, mtu) or []
+            self.events["fragmented"] += len(parts) > 1
+            for part in parts:
+                ready = bytearray(packet[:VXLAN_LEN]) + part
+                rewrite(ready, verdict)
+                sends.append(Send(verdict.vtep, bytes(ready)))
+        return sends
 
     # -- gleaning ------------------------------------------------------------------------------
 
@@ -469,13 +504,37 @@ class SlowPath:
     def advertise(self, now: float) -> None:
         """Advertise the gateways of the segments that there are now. Called after each change of
         the topology, with the time, which a change does not need otherwise."""
-        said = {vni: segment.advertised for vni, segment in self._segments.items()}
+        said = {vni: self.mtus.advertised(segment) for vni, segment in self._segments.items()}
         self._advertiser.set_segments({vni: what for vni, what in said.items() if what}, now)
+
+    def measured(self, room: Mapping[Vtep, int], now: float) -> None:
+        """Take in what has room on the way to each VTEP; where that changes what guests are told
+        fits, they are told at once."""
+        if self.mtus.set_room(room):
+            self.advertise(now)
+
+    def last_words(self, topology: Topology) -> list[Send]:
+        """Return what guests are to be told of what `topology`, which is to come, takes back. A
+        vswitch that a segment is not on any more is told nothing: another leaf may serve it."""
+        coming = {segment.vni: segment for segment in topology.segments}
+        sends = []
+        for vni, segment in self._segments.items():
+            said, successor = segment.advertised, coming.get(vni)
+            told = said and last_words(said, successor.advertised if successor else None)
+            if told is None:
+                continue
+            for vtep, group in segment.vteps.items():
+                if successor is None or vtep in successor.vteps:
+                    self.events["router_last_words"] += 1
+                    frame = gateway.advertisement(told, group)
+                    sends.append(Send(vtep, vxlan.header(vni) + frame))
+        return sends
 
     def replace_topology(self, topology: Topology) -> list[Binding]:
         """Serve a new topology; keep the bindings that have a place in it, return the others."""
         self._topology = topology
         self._segments = {segment.vni: segment for segment in topology.segments}
+        self.mtus.set_segments(topology.segments)
         self._router.set_topology(topology)
         lost = []
         for binding in self.bindings.all():

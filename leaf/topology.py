@@ -64,6 +64,7 @@ class Service(NamedTuple):
     dns: tuple[bytes, ...] = ()
     domain: str | None = None
     mtu: int | None = None
+    """As configured; without it, what fits is said (`mtu.py`)."""
     routes: tuple[tuple[bytes, int, bytes | None], ...] = ()
     """Network, prefix length and next hop; without one that is the gateway."""
     pool6: Pool = NO_POOL6

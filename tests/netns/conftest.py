@@ -40,6 +40,16 @@ def seed(name: str, **changes: Any) -> Topology:
     return Topology.model_validate({**read, "lab": {"name": name}, **changes})
 
 
+UNDERLAY6 = {
+    "underlay": {"subnet": "2001:db8:99::/64", "leaf": "2001:db8:99::1"},
+    "host": [
+        {"name": "A", "address": "2001:db8:99::a"},
+        {"name": "B", "address": "2001:db8:99::b"},
+    ],
+}
+"""What makes the seed a fabric whose underlay is of IPv6."""
+
+
 @pytest.fixture(scope="module")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The seed fabric, up, for all tests of a module, which leave it as they found it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 
 from tools.fabric.lab import UNDERLAY_LINK, Lab
@@ -13,20 +15,42 @@ from .conftest import MakeLab
 SHARED = "00:00:de:ad:be:ef"
 
 
+class Vteps(NamedTuple):
+    """The tunnel ends of a fabric."""
+
+    subnet: str
+    leaf: str
+    a: str
+    k: str
+
+
+VTEPS = {
+    "ipv4": Vteps("10.99.0.0/24", "10.99.0.1", "10.99.0.11", "10.99.0.12"),
+    "ipv6": Vteps("2001:db8:99::/64", "2001:db8:99::1", "2001:db8:99::a", "2001:db8:99::c"),
+}
+
+
 @pytest.fixture(params=["auto", "off"])
 def offload(request: pytest.FixtureRequest) -> str:
     """Trains cut from super-frames must be as good as single packets."""
     return str(request.param)
 
 
-def _topology(name: str, offload: str) -> Topology:
+@pytest.fixture(params=["ipv4", "ipv6"])
+def vteps(request: pytest.FixtureRequest) -> Vteps:
+    """The underlay's family."""
+    return VTEPS[request.param]
+
+
+def _topology(name: str, offload: str, vteps: Vteps) -> Topology:
     return Topology.model_validate(
         {
             "lab": {"name": name, "offload": offload},
+            "underlay": {"subnet": vteps.subnet, "leaf": vteps.leaf},
             "segment": [{"name": "red", "vni": 100, "gateway": "1.1.1.254/24"}],
             "host": [
-                {"name": "A", "address": "10.99.0.11"},
-                {"name": "K", "address": "10.99.0.12"},
+                {"name": "A", "address": vteps.a},
+                {"name": "K", "address": vteps.k},
             ],
             "guest": [
                 {
@@ -45,31 +69,37 @@ def _add_vxlan(lab: Lab, node: str, remote: str, mac: str, address: str) -> None
     """Put a kernel VXLAN device in the place of a node's daemon."""
     namespace = lab.node(node)
     namespace.complete_checksums(UNDERLAY_LINK)
-    namespace.add_link("vx0", "vxlan", vxlan_id=100, vxlan_group=remote, vxlan_port=4789)
-    namespace.link_up("vx0", address=mac, mtu=1450)
+    group = {"vxlan_group6" if ":" in remote else "vxlan_group": remote}
+    namespace.add_link("vx0", "vxlan", vxlan_id=100, vxlan_port=4789, **group)
+    namespace.link_up("vx0", address=mac, mtu=lab.topology.underlay.guest_mtu)
     namespace.add_address("vx0", address, 24)
 
 
 @pytest.fixture
-def kernel_leaf(make_lab: MakeLab, offload: str) -> Lab:
+def kernel_leaf(make_lab: MakeLab, offload: str, vteps: Vteps) -> Lab:
     """A vswitch whose leaf is a kernel VXLAN device with the gateway's address."""
-    lab = make_lab(_topology("kleaf", offload))
+    lab = make_lab(_topology("kleaf", offload, vteps))
     lab.leaf.down()
-    _add_vxlan(lab, "leaf", "10.99.0.11", SHARED, "1.1.1.254")
+    _add_vxlan(lab, "leaf", vteps.a, SHARED, "1.1.1.254")
     return lab
 
 
 @pytest.fixture
-def kernel_host(make_lab: MakeLab, offload: str) -> Lab:
+def kernel_host(make_lab: MakeLab, offload: str, vteps: Vteps) -> Lab:
     """A leaf one of whose hosts is a kernel VXLAN device with a guest's address."""
-    lab = make_lab(_topology("khost", offload))
+    lab = make_lab(_topology("khost", offload, vteps))
     lab.vswitches["K"].down()
-    _add_vxlan(lab, "K", "10.99.0.1", "00:00:01:01:01:09", "1.1.1.9")
+    _add_vxlan(lab, "K", vteps.leaf, "00:00:01:01:01:09", "1.1.1.9")
     return lab
 
 
+def _largest(lab: Lab) -> str:
+    """The payload of the largest ping."""
+    return str(lab.topology.underlay.guest_mtu - 28)
+
+
 def test_a_vswitch_talks_to_the_kernel(kernel_leaf: Lab) -> None:
-    answer = ping(kernel_leaf, "H1", "1.1.1.254", "-s", "1422", "-M", "do")
+    answer = ping(kernel_leaf, "H1", "1.1.1.254", "-s", _largest(kernel_leaf), "-M", "do")
     assert (answer.received, answer.ttl) == (3, 64), answer.text
     for client, server, address in (("H1", "leaf", "1.1.1.254"), ("leaf", "H1", "1.1.1.1")):
         end = iperf(kernel_leaf, client, server, address)
@@ -77,7 +107,7 @@ def test_a_vswitch_talks_to_the_kernel(kernel_leaf: Lab) -> None:
 
 
 def test_a_leaf_talks_to_the_kernel(kernel_host: Lab) -> None:
-    answer = ping(kernel_host, "H1", "1.1.1.9", "-s", "1422", "-M", "do", count=5)
+    answer = ping(kernel_host, "H1", "1.1.1.9", "-s", _largest(kernel_host), "-M", "do", count=5)
     assert answer.received == 5, answer.text
     assert answer.ttl == 63
     for client, server, address in (("H1", "K", "1.1.1.9"), ("K", "H1", "1.1.1.1")):

@@ -16,7 +16,6 @@ from scapy.packet import Packet, Raw
 from tools.fabric.topology import Family
 from tools.scenario.watch import (
     MARK_PORT,
-    VXLAN_OVERHEAD,
     Path,
     Program,
     Sighting,
@@ -24,8 +23,8 @@ from tools.scenario.watch import (
     attach_filter,
     marked,
 )
+from vswitch.wire import vxlan
 
-OUTER = bytes(VXLAN_OVERHEAD)
 OWN, OWN6 = "1.1.1.3", "2001:db8:1::3"
 
 
@@ -52,7 +51,14 @@ def passes(program: Program, sent: bytes) -> bool:
             return False
 
 
-@pytest.mark.parametrize("before", [b"", OUTER], ids=["in_a_guest", "in_the_tunnel"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(b"", id="in_a_guest"),
+        pytest.param(bytes(vxlan.OVERHEAD_IPV4), id="in_a_tunnel"),
+        pytest.param(bytes(vxlan.OVERHEAD_IPV6), id="in_a_tunnel_over_ipv6"),
+    ],
+)
 @pytest.mark.parametrize("to", [OWN, OWN6])
 def test_only_the_marked_port_is_followed(before: bytes, to: str) -> None:
     program = marked(len(before))

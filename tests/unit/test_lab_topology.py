@@ -151,8 +151,54 @@ def test_ipv6_needs_a_link_of_1280_bytes(mtu: int, good: bool) -> None:
         settings.check(given, Topology, "lab.toml")
 
 
-def test_the_daemons_take_what_the_lab_writes_for_them(tmp_path: Path) -> None:
+UNDERLAY6 = {"subnet": "2001:db8:99::/64", "leaf": "2001:DB8:99:0::1"}
+
+
+def over_ipv6(**of_underlay: object) -> dict[str, Any]:
+    """The seed with its first guest alone, on an underlay of IPv6."""
+    hosts = [{"name": name, "address": f"2001:db8:99::{name}"} for name in ("A", "B")]
+    return {**table(), "underlay": {**UNDERLAY6, **of_underlay}, "host": hosts}
+
+
+def test_the_underlay_may_be_of_ipv6() -> None:
+    read = settings.check(over_ipv6(), Topology, "lab.toml")
+    assert (read.underlay.leaf, read.host[0].address) == ("2001:db8:99::1", "2001:db8:99::a")
+    assert (read.underlay.overhead, read.underlay.guest_mtu) == (70, 1430)
+    assert read.with_miss("drop").underlay == read.underlay
+
+
+def _host_a(address: str) -> dict[str, Any]:
+    return {"host": [{"name": "A", "address": address}]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        pytest.param(_host_a("10.99.0.11"), "host 'A': 10.99.0.11 and .* one address family"),
+        pytest.param(_host_a("2001:db8:98::a"), "host 'A': .* not in the underlay's subnet"),
+        pytest.param(_host_a("2001:DB8:99:0::1"), "vtep '2001:db8:99::1' stands twice"),
+        pytest.param(_host_a("fe80::a"), r"host\[0\].address: .* holds on one link only"),
+        pytest.param(
+            over_ipv6(leaf="10.99.0.1"), "underlay: leaf: 10.99.0.1 .* not of one address family"
+        ),
+        pytest.param(over_ipv6(leaf="2001:db8:98::1"), "underlay: leaf: .* not in .* subnet"),
+        pytest.param(over_ipv6(mtu=1279), "underlay: .* needs an mtu of 1280"),
+        pytest.param(over_ipv6(mtu=1349), "IPv6 needs an underlay mtu of 1350 or more"),
+        pytest.param(over_ipv6(subnet="2001:db8:99::1/64"), "underlay.subnet: .* host bits set"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_the_underlay_is_named(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as raised:
+        settings.check({**over_ipv6(), **changed}, Topology, "lab.toml")
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("underlay", ["ipv4", "ipv6"])
+def test_the_daemons_take_what_the_lab_writes_for_them(tmp_path: Path, underlay: str) -> None:
     seed = topology.read(topology.SEED)
+    if underlay == "ipv6":
+        seed = settings.check(over_ipv6(), Topology, "lab.toml")
     leaf = settings.check(daemons.leaf_config(seed, tmp_path), LeafConfig, "leaf.toml")
     gateways = {segment.name: [str(one) for one in segment.gateway] for segment in leaf.segment}
     assert gateways == {

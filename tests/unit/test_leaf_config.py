@@ -354,7 +354,19 @@ MISTAKES: dict[str, tuple[Callable[[Table], object], tuple[str, ...]]] = {
     ),
     "vtep_of_the_other_family": (
         lambda t: t["vswitch"].append({"name": "d", "vtep": "2001:db8::1", "group": "one"}),
-        ("vtep 2001:db8::1", "one address family"),
+        ("vswitch 'd': vtep 2001:db8::1", "one address family"),
+    ),
+    "vtep_of_a_remote_leaf_of_the_other_family": (
+        lambda t: t["remote-leaf"][0].update(vtep="2001:db8::2"),
+        ("remote-leaf 'far': vtep 2001:db8::2", "one address family"),
+    ),
+    "router_mac_of_a_remote_leaf_is_our_own": (
+        lambda t: t["remote-leaf"][0].update({"router-mac": "02:00:c0:00:02:01"}),
+        ("remote-leaf 'far'", "02:00:c0:00:02:01 is our own"),
+    ),
+    "vtep_that_is_link_local": (
+        lambda t: t["leaf"].update(vtep="fe80::1"),
+        ("leaf.vtep", "holds on one link only"),
     ),
     "vtep_that_is_a_group": (
         lambda t: t["vswitch"].append({"name": "d", "vtep": "224.0.0.9", "group": "one"}),
@@ -690,6 +702,9 @@ def test_a_plan(name: str) -> None:
         pytest.param(lambda t: t["leaf"].update({"udp-port": 4790}), "leaf.udp-port", id="port"),
         pytest.param(
             lambda t: t["leaf"].update({"source-ports": 4}), "leaf.source-ports", id="source_ports"
+        ),
+        pytest.param(
+            lambda t: t["leaf"].update({"too-big": "fragment"}), "leaf.too-big", id="too_big"
         ),
         pytest.param(lambda t: t["leaf"].update(state="/run/x"), "leaf.state", id="state"),
         pytest.param(lambda t: t.update(api={"socket": "/run/x"}), "api", id="api"),

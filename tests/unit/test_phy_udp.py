@@ -32,6 +32,9 @@ from vswitch.wire.ethernet import Mac
 from vswitch.wire.vxlan import Vtep
 
 HERE, THERE, ELSEWHERE = Vtep("127.0.0.1"), Vtep("127.0.0.2"), Vtep("127.0.0.3")
+LOOPBACK6 = Vtep("::1")
+PORTS6 = 48_001, 48_002
+UDP_NO_CHECK6_TX = 101
 PATIENCE = 5.0
 """Seconds to wait for a packet, which on loopback is there at once."""
 
@@ -43,14 +46,22 @@ class Sender:
         self._socket = sock
         self.calls = calls
         self.refuses_trains = False
+        self.fails_next = 0
+
+    def _fail(self) -> None:
+        number, self.fails_next = self.fails_next, 0
+        if number:
+            raise OSError(number, "the news of an earlier packet")
 
     def sendmsg(self, parts: list[bytes], control: Any, flags: int, address: Any) -> int:
         if self.refuses_trains:
             raise OSError(errno.EINVAL, "no such option")
+        self._fail()
         self.calls.append([bytes(part) for part in parts])
         return self._socket.sendmsg(parts, control, flags, address)
 
     def sendto(self, packet: bytes, address: Any) -> int:
+        self._fail()
         self.calls.append([bytes(packet)])
         return self._socket.sendto(packet, address)
 
@@ -372,6 +383,105 @@ def test_a_run_whose_checksum_lies_outside_is_refused_whole(either: Ends, offset
     either.tunnel.flush()
     assert either.tunnel.faults["uncuttable"] == 20
     assert (either.received(0), either.calls) == ([], [])
+
+
+@pytest.mark.parametrize("to_one", [False, True], ids=["train", "single"])
+def test_news_of_a_narrow_path_is_not_taken_for_a_kernel_without_trains(
+    ends: Ends, to_one: bool
+) -> None:
+    """What ICMP has said of an earlier packet fails the next send, whatever that is."""
+    for sender in ends.senders:
+        sender.fails_next = errno.EMSGSIZE
+    packets = packets_of(100, 1 if to_one else 20)
+    ends.tunnel.send_run(THERE, 1, run_of(packets))
+    ends.tunnel.flush()
+    assert ends.received(len(packets)) == packets
+    ends.calls.clear()
+    ends.tunnel.send_run(THERE, 1, run_of(packets_of(100, 20)))
+    ends.tunnel.flush()
+    assert (ends.lengths(), ends.notices) == ([[100] * 20], [])
+
+
+# Over IPv6.
+
+
+@pytest.fixture(params=[True, False], ids=["offload", "no_offload"])
+def over_ipv6(request: pytest.FixtureRequest) -> Iterator[tuple[UdpTunnel, UdpTunnel]]:
+    """Two tunnels on one loopback, which has one address: each sends to the other's port."""
+    left = UdpTunnel(LOOPBACK6, PORTS6[0], 4, offload=request.param)
+    right = UdpTunnel(LOOPBACK6, PORTS6[1], 4, offload=request.param)
+    left._port, right._port = right._port, left._port
+    yield left, right
+    left.close()
+    right.close()
+
+
+def taken(tunnel: UdpTunnel) -> list[tuple[str, list[bytes]]]:
+    inbox, found = Inbox(), []
+    tunnel.read(inbox)
+    while inbox.trains:
+        found += [(one.source, [bytes(row) for row in one.packets()]) for one in inbox.trains]
+        tunnel.read(inbox)
+    return found
+
+
+def test_a_run_goes_over_ipv6(over_ipv6: tuple[UdpTunnel, UdpTunnel]) -> None:
+    left, right = over_ipv6
+    frame = bytes(Ether() / IP(dst="10.0.0.2") / UDP())
+    packets = [vxlan(RED, frame + bytes([number]) * 1300) for number in range(BUDGET)]
+    assert left.send_run(LOOPBACK6, 1, run_of(packets)) == BUDGET
+    left.flush()
+    got = taken(right)
+    assert [packet for _, rows in got for packet in rows] == packets
+    assert {source for source, _ in got} == {LOOPBACK6}
+    assert not any(left.faults.values())
+    if left._sends_trains:
+        assert len(got) == 2  # What one datagram can hold, and the rest.
+
+
+def test_the_room_over_ipv6_is_what_the_longest_packet_takes(
+    over_ipv6: tuple[UdpTunnel, UdpTunnel],
+) -> None:
+    left, right = over_ipv6
+    left.measure((LOOPBACK6,))
+    room = left.room[LOOPBACK6]
+    assert left._send_one(left._pool[0], LOOPBACK6, bytes(room))
+    assert not left._send_one(left._pool[0], LOOPBACK6, bytes(room + 1))
+    assert left.faults["too_big"] == 1
+    assert sum(len(row) for _, rows in taken(right) for row in rows) == room
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_a_checksum_of_zero_is_accepted_over_ipv6(
+    over_ipv6: tuple[UdpTunnel, UdpTunnel], checksum: bool
+) -> None:
+    """RFC 6935: a tunnel's far end may leave it out (RFC 7348 section 5)."""
+    _, right = over_ipv6
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as peer:
+        peer.setsockopt(17, UDP_NO_CHECK6_TX, not checksum)
+        peer.sendto(packets_of(100, 1)[0], (LOOPBACK6, PORTS6[1]))
+    assert taken(right) == [(LOOPBACK6, packets_of(100, 1))]
+
+
+def test_each_flow_over_ipv6_keeps_to_a_source_port() -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as peer:
+        peer.bind((LOOPBACK6, 0))
+        peer.settimeout(PATIENCE)
+        tunnel = UdpTunnel(LOOPBACK6, PORTS6[0], 4)
+        tunnel._port = peer.getsockname()[1]
+        try:
+            for flow in (0, 1, 2, 3, 7):
+                tunnel.send(LOOPBACK6, flow, b"packet")
+            tunnel.flush()
+            ports = [peer.recvfrom(100)[1][1] for _ in range(5)]
+        finally:
+            tunnel.close()
+    assert len(set(ports)) == 4 and ports[4] == ports[3] and min(ports) >= 49152
+
+
+def test_an_address_of_ipv6_that_nobody_has_is_named_with_a_remedy() -> None:
+    with pytest.raises(TunnelError, match=r"add it, or change `vtep`; .* duplicate detection"):
+        UdpTunnel(Vtep("2001:db8::77"), 0, 1)
 
 
 # From a port to the wire.

@@ -13,6 +13,7 @@ from tests.netsim.scenario import Rack
 from tests.netsim.test_scale import BIG, guest_mac, vswitch_with
 from tests.netsim.world import LEAF
 from vswitch.phy.port import PortId
+from vswitch.service.policer import Policer
 from vswitch.wire import pmtu, vnet
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.offload import Segmenter
@@ -185,3 +186,81 @@ def test_the_leaf_tells_the_sender_of_what_does_not_fit_on_the_other_side() -> N
     assert (read[IP].src, read[IP].dst) == ("1.1.1.254", "1.1.1.1")
     assert (read[ICMP].type, read[ICMP].code, read[ICMP].nexthopmtu) == (3, 4, 600 - 8 - 14)
     assert world.leaf.slowpath.events["too_big"] == 1
+
+
+def _leaf_with_less_room(room: int = 600) -> Rack:
+    """A rack whose leaf fragments, with so much room on the way to B."""
+    rack = Rack()
+    rack.settle()
+    tunnel: Any = rack.world.leaf.tunnel
+    tunnel.room[rack.world.vteps["B"]] = room
+    rack.world.leaf.slowpath._fragments = True
+    return rack
+
+
+def _through_the_leaf(rack: Rack, *packets: bytes) -> list[bytes]:
+    """Have H1 send, and return what the leaf sends to B."""
+    since = len(rack.world.wire)
+    for packet in packets:
+        rack.h1.port.emit(SHARED_MAC + rack.h1.mac + packet[12:])
+    rack.world.run()
+    crossings = rack.world.wire[since:]
+    return [one.packet for one in crossings if one.vtep == rack.world.vteps["B"]]
+
+
+def to_h4(payload: int, flags: str = "", ident: int = 77) -> bytes:
+    packet = IP(src="1.1.1.1", dst="1.1.1.4", flags=flags, id=ident) / UDP(sport=1, dport=2)
+    return bytes(HEAD / packet / Raw(bytes(n % 251 for n in range(payload))))
+
+
+def test_the_leaf_may_cut_what_may_be_cut() -> None:
+    rack = _leaf_with_less_room()
+    packets = _through_the_leaf(rack, to_h4(1000))
+    assert len(packets) == 2 and max(map(len, packets)) <= 600
+    whole = b""
+    for number, packet in enumerate(packets):
+        frame = Ether(packet[VXLAN_LEN:])
+        read = frame[IP]
+        assert (frame.dst, frame.src) == (rack.h4.mac.hex(":"), SHARED_MAC.hex(":"))
+        assert (read.ttl, read.id, read.frag * 8) == (63, 77, len(whole))
+        assert bool(read.flags.MF) == (number == 0)
+        stored = read.chksum
+        del read.chksum
+        assert IP(bytes(read)).chksum == stored
+        whole += bytes(packet[VXLAN_LEN + 34 :])
+    assert whole == to_h4(1000)[34:]
+    events = rack.world.leaf.slowpath.events
+    assert (events["too_big"], events["fragmented"], events["icmp_sent"]) == (1, 1, 0)
+
+
+def test_a_train_is_cut_packet_by_packet_and_what_fits_goes_whole() -> None:
+    rack = _leaf_with_less_room()
+    burst = [*(to_h4(1000, ident=number) for number in range(1, 6)), to_h4(300, ident=6)]
+    packets = _through_the_leaf(rack, *burst)
+    idents = [Ether(packet[VXLAN_LEN:])[IP].id for packet in packets]
+    assert idents == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6]
+    events = rack.world.leaf.slowpath.events
+    assert (events["too_big"], events["fragmented"]) == (5, 5)
+
+
+def test_the_leaf_cuts_nothing_that_must_not_be_cut() -> None:
+    rack = _leaf_with_less_room()
+    assert _through_the_leaf(rack, to_h4(1000, "DF")) == []
+    events = rack.world.leaf.slowpath.events
+    assert (events["too_big"], events["fragmented"], events["icmp_sent"]) == (1, 0, 1)
+
+
+def test_the_leaf_cuts_nothing_where_it_is_not_configured() -> None:
+    rack = _leaf_with_less_room()
+    rack.world.leaf.slowpath._fragments = False
+    assert _through_the_leaf(rack, to_h4(1000)) == []
+    assert rack.world.leaf.slowpath.events["icmp_silent"] == 1
+
+
+def test_cutting_is_limited_for_each_vswitch() -> None:
+    rack = _leaf_with_less_room()
+    slowpath = rack.world.leaf.slowpath
+    slowpath._cuts = Policer(1.0, 3.0)
+    packets = _through_the_leaf(rack, *(to_h4(1000 + number) for number in range(5)))
+    assert len(packets) == 6
+    assert (slowpath.events["fragmented"], slowpath.events["fragments_policed"]) == (3, 2)

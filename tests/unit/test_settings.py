@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from pathlib import Path
 
 import pytest
@@ -81,9 +83,11 @@ def test_keys_are_written_with_hyphens(path: Path) -> None:
 
 def test_an_address_is_put_into_its_canonical_form(path: Path) -> None:
     """What the tunnel reports as the source of a packet is compared with it as text."""
-    text = changed('["192.0.2.1"]', '["2001:DB8:0::1"]')
+    text = changed('["192.0.2.1"]', '["2001:DB8:0::1", "2001:0db8:0:1:1:1:1:1", "::1"]')
     config = load(path, text.replace('vtep = "192.0.2.100"', 'vtep = "2001:db8::100"'))
-    assert config.vswitch.leaves == ("2001:db8::1",)
+    assert config.vswitch.leaves == ("2001:db8::1", "2001:db8:0:1:1:1:1:1", "::1")
+    for leaf in config.vswitch.leaves:  # The kernel's, by which the tunnel reports it.
+        assert leaf == socket.inet_ntop(socket.AF_INET6, ipaddress.ip_address(leaf).packed)
 
 
 def test_no_guests_is_no_mistake(path: Path) -> None:
@@ -193,6 +197,27 @@ def test_a_file_beyond_the_bound_is_not_read(path: Path) -> None:
             "vswitch.vtep",
             "does not appear to be an IPv4 or IPv6 address",
             id="not_an_address",
+        ),
+        pytest.param(
+            changed('"192.0.2.100"', '"fe80::1"'), "vswitch.vtep", "one link only", id="link_local"
+        ),
+        pytest.param(
+            changed('"192.0.2.100"', '"2001:db8::1%eth0"'),
+            "vswitch.vtep",
+            "one link only",
+            id="with_a_zone",
+        ),
+        pytest.param(
+            changed('["192.0.2.1"]', '["::ffff:192.0.2.1"]'),
+            "vswitch.leaves[0]",
+            "stands for 192.0.2.1; write that instead",
+            id="mapped",
+        ),
+        pytest.param(
+            changed('["192.0.2.1"]', '["::c000:201"]'),
+            "vswitch.leaves[0]",
+            "stands for 192.0.2.1; write that instead",
+            id="compatible",
         ),
         # ipaddress reads a number as an address: 5 would silently become 0.0.0.5.
         pytest.param(changed('"192.0.2.100"', "5"), "vswitch.vtep", "", id="vtep_as_a_number"),

@@ -40,8 +40,8 @@ def vswitch_config(topology: Topology, host: HostEntry, directory: Path) -> dict
     return {
         "vswitch": {
             "name": host.name,
-            "vtep": str(host.address),
-            "leaves": [str(topology.underlay.leaf)],
+            "vtep": host.address,
+            "leaves": [topology.underlay.leaf],
             "shared-mac": topology.lab.shared_mac.hex(":"),
             "offload": topology.lab.offload,
         },
@@ -60,19 +60,17 @@ def vswitch_config(topology: Topology, host: HostEntry, directory: Path) -> dict
 
 def leaf_config(topology: Topology, directory: Path) -> dict[str, Any]:
     """Return the configuration of the leaf. Bindings are learnt."""
-    mtu = topology.underlay.guest_mtu
     return {
         "leaf": {
             "name": "leaf",
-            "vtep": str(topology.underlay.leaf),
+            "vtep": topology.underlay.leaf,
             "offload": topology.lab.offload,
             "state": str(directory / "leaf.db"),
         },
         "api": {"socket": str(directory / "leaf.sock")},
         "group": [{"name": "rack", "shared-mac": topology.lab.shared_mac.hex(":")}],
         "vswitch": [
-            {"name": host.name, "vtep": str(host.address), "group": "rack"}
-            for host in topology.host
+            {"name": host.name, "vtep": host.address, "group": "rack"} for host in topology.host
         ],
         "vrf": [{"name": "tenant", "vni": topology.lab.vrf_vni}],
         "segment": [
@@ -82,7 +80,7 @@ def leaf_config(topology: Topology, directory: Path) -> dict[str, Any]:
                 "vrf": "tenant",
                 "gateway": segment.gateways,
                 "hop-neutral": segment.hop_neutral,
-                **({"dhcp": segment.dhcp, "mtu": mtu} if segment.dhcp else {}),
+                **({"dhcp": segment.dhcp} if segment.dhcp else {}),
             }
             for segment in topology.segment
         ],

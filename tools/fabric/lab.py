@@ -7,8 +7,8 @@ vswitches know: they are asked.
 Where the topology gives a guest an IPv6 address, its kernel speaks IPv6 as any Linux does: with
 duplicate address detection, which `up` sits out, and without listening to the gateway's
 advertisements, since address and route are the file's. One whose `address6` is "auto" listens to
-them in its own time, and the vswitch lets it use any IPv6 address, since none is listed. Everything
-else in the lab has IPv6 off.
+them in its own time, and the vswitch lets it use any IPv6 address, since none is listed. Hosts
+and leaf have IPv6 where that is the underlay's family; everything else in the lab has it off.
 
 `move` keeps the guest's link: its TAP has several queues, the new host's vswitch opens one before
 the old host's closes its own. So carrier never drops, and the guest's neighbour cache and sockets
@@ -147,14 +147,19 @@ class Lab:
         spine.create()
         spine.add_link(BRIDGE, "bridge")
         spine.link_up(BRIDGE, mtu=underlay.mtu)
+        is_ipv6 = underlay.subnet.version == 6
         ends = {host.name: host.address for host in self.topology.host} | {"leaf": underlay.leaf}
-        for name, address in ends.items():
+        for name, vtep in ends.items():
             node = self.node(name)
-            node.create()
+            node.create(ipv6=is_ipv6)
             namespace.join(node, UNDERLAY_LINK, spine, name, underlay.mtu)
+            if is_ipv6:
+                # As an address of IPv4: of use at once, and still there when the link comes back.
+                node.sysctl(f"ipv6/conf/{UNDERLAY_LINK}/accept_dad", 0)
+                node.sysctl(f"ipv6/conf/{UNDERLAY_LINK}/keep_addr_on_down", 1)
             spine.enslave(name, BRIDGE)
             node.link_up(UNDERLAY_LINK)
-            node.add_address(UNDERLAY_LINK, str(address), underlay.subnet.prefixlen)
+            node.add_address(UNDERLAY_LINK, vtep, underlay.subnet.prefixlen)
 
     def _build_guest(self, guest: GuestEntry) -> bool:
         """Make what is missing of a guest; say whether its link had to be made."""
@@ -334,8 +339,8 @@ class Lab:
 
     def _address(self, name: str) -> str:
         if name == "leaf":
-            return str(self.topology.underlay.leaf)
-        return str(next(host for host in self.topology.host if host.name == name).address)
+            return self.topology.underlay.leaf
+        return next(host for host in self.topology.host if host.name == name).address
 
     def _address6(self, guest: GuestEntry) -> str | None:
         """Return a guest's IPv6 address; where it makes its own, what it has made, or "auto"."""

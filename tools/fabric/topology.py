@@ -18,11 +18,13 @@ from vswitch.service.settings import (
     MacField,
     Settings,
     VniField,
+    VtepField,
     load,
     reject_twice,
 )
 from vswitch.wire import vxlan
 from vswitch.wire.ethernet import Mac
+from vswitch.wire.vxlan import Vtep
 
 SEED = Path(__file__).with_name("seed.toml")
 """The fabric of the README's picture."""
@@ -63,6 +65,18 @@ Address6Field = Annotated[
 """An IPv6 address; or auto: the guest makes its own, of what the gateway advertises (SLAAC)."""
 
 
+def _to_network(value: Any) -> Any:
+    """As above, one complaint and not one for each family."""
+    if not isinstance(value, str):
+        raise ValueError("write a subnet as a string: '10.99.0.0/24' or '2001:db8:99::/64'")
+    return ipaddress.ip_network(value)
+
+
+NetworkField = Annotated[
+    ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_to_network)
+]
+
+
 class Assigned(NamedTuple):
     """An address that the file gives to a guest, and the gateway of its subnet."""
 
@@ -81,15 +95,38 @@ class Lab(Settings):
 
 
 class Underlay(Settings):
-    """`[underlay]`: one plain IP network."""
+    """`[underlay]`: one plain IP network, of one family."""
 
-    subnet: ipaddress.IPv4Network = ipaddress.IPv4Network("10.99.0.0/24")
-    leaf: ipaddress.IPv4Address = ipaddress.IPv4Address("10.99.0.1")
+    subnet: NetworkField = ipaddress.IPv4Network("10.99.0.0/24")
+    leaf: VtepField = Vtep("10.99.0.1")
     mtu: int = Field(1500, ge=576, le=9000)
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Underlay:
+        if self.subnet.version == 6 and self.mtu < MIN_IPV6_MTU:
+            raise ValueError(f"{self.subnet} needs an mtu of {MIN_IPV6_MTU} or more, as all IPv6")
+        self.check(self.leaf, "leaf")
+        return self
+
+    def check(self, vtep: Vtep, who: str) -> None:
+        """Raise ValueError where the VTEP of `who` is not on this network."""
+        address = ipaddress.ip_address(vtep)
+        if address.version != self.subnet.version:
+            raise ValueError(
+                f"{who}: {vtep} and the underlay's subnet {self.subnet} are not of one address"
+                " family"
+            )
+        if address not in self.subnet:
+            raise ValueError(f"{who}: {vtep} is not in the underlay's subnet {self.subnet}")
+
+    @property
+    def overhead(self) -> int:
+        """What a tunnel adds to a guest's packet."""
+        return vxlan.OVERHEAD_IPV4 if self.subnet.version == 4 else vxlan.OVERHEAD_IPV6
 
     @property
     def guest_mtu(self) -> int:
-        return self.mtu - vxlan.OVERHEAD_IPV4
+        return self.mtu - self.overhead
 
 
 class SegmentEntry(Settings):
@@ -114,7 +151,7 @@ class HostEntry(Settings):
     """`[[host]]`"""
 
     name: NodeName
-    address: ipaddress.IPv4Address
+    address: VtepField
 
 
 class GuestEntry(Settings):
@@ -144,7 +181,9 @@ class Topology(Settings):
         nodes = [host.name for host in self.host] + [guest.name for guest in self.guest]
         reject_twice("name", [*nodes, "leaf", "spine"])
         reject_twice("segment", [segment.name for segment in self.segment])
-        reject_twice("host address", [host.address for host in self.host])
+        reject_twice("vtep", [self.underlay.leaf, *(host.address for host in self.host)])
+        for host in self.host:
+            self.underlay.check(host.address, f"host {host.name!r}")
         reject_twice("guest MAC", [guest.mac.hex(":") for guest in self.guest])
         hosts = {host.name for host in self.host}
         segments = {segment.name for segment in self.segment}
@@ -166,7 +205,7 @@ class Topology(Settings):
         if guest.address6 is None:
             return
         if self.underlay.guest_mtu < MIN_IPV6_MTU:
-            least = MIN_IPV6_MTU + vxlan.OVERHEAD_IPV4
+            least = MIN_IPV6_MTU + self.underlay.overhead
             raise ValueError(f"guest {guest.name!r}: IPv6 needs an underlay mtu of {least} or more")
         if segment.gateway6 is None:
             raise ValueError(

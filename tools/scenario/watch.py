@@ -24,7 +24,6 @@ from tools.fabric.lab import GUEST_LINK, UNDERLAY_LINK, Lab
 from tools.fabric.topology import Family
 
 MARK_PORT = 7777
-VXLAN_OVERHEAD = 50
 _SO_ATTACH_FILTER = 26
 _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@qq")
@@ -150,10 +149,11 @@ class Watch:
         self._bystanders: dict[tuple[Family, str], socket.socket] = {}
         self._senders: dict[tuple[Family, str], socket.socket] = {}
         self._marks = 0
+        self._overhead = lab.topology.underlay.overhead
         for name in self._guests:
             self._tracers[name] = self._open(name, GUEST_LINK, marked(0), _ETH_P_ALL)
         for name in [*lab.vswitches, "leaf"]:
-            program = marked(VXLAN_OVERHEAD)
+            program = marked(self._overhead)
             self._tracers[name] = self._open(name, UNDERLAY_LINK, program, _ETH_P_ALL)
         for family, layout in _LAYOUTS.items():
             for name, address in self._address[family].items():
@@ -204,7 +204,7 @@ class Watch:
         self, place: str, sock: socket.socket, layout: _Layout, mark: bytes
     ) -> list[Sighting]:
         on_underlay = place not in self._guests
-        offset = VXLAN_OVERHEAD if on_underlay else 0
+        offset = self._overhead if on_underlay else 0
         seen = []
         for frame, when, outgoing in _drain(sock):
             inner = frame[offset:]
@@ -212,8 +212,8 @@ class Watch:
                 continue
             outer = vni = None
             if on_underlay:
-                outer = (socket.inet_ntoa(frame[26:30]), socket.inet_ntoa(frame[30:34]))
-                vni = int.from_bytes(frame[46:49], "big")
+                outer = _outer(frame)
+                vni = int.from_bytes(frame[offset - 4 : offset - 1], "big")
             ttl = inner[layout.ttl]
             seen.append(Sighting(when, place, outgoing, inner[:6].hex(":"), ttl, vni, outer))
         return seen
@@ -226,6 +226,14 @@ class Watch:
         for (_, name), sock in self._bystanders.items():
             counts[name] += len(_drain(sock))
         return counts
+
+
+def _outer(frame: bytes) -> tuple[str, str]:
+    """Return the source and destination address of a frame on the underlay."""
+    family, at = (socket.AF_INET, 26) if frame[14] >> 4 == 4 else (socket.AF_INET6, 22)
+    size = 4 if family is socket.AF_INET else 16
+    source, destination = frame[at : at + size], frame[at + size : at + 2 * size]
+    return socket.inet_ntop(family, source), socket.inet_ntop(family, destination)
 
 
 def _drain(sock: socket.socket) -> list[tuple[bytes, int, bool]]:

@@ -147,6 +147,7 @@ class Shell:
             self._turns.find_pace()
             try:
                 self._engine.measure()
+                self.rearm()
             except Exception as error:
                 self.failed(error)
             await asyncio.sleep(MEASURE_EVERY)

@@ -59,10 +59,25 @@ def _is_station(mac: bytes) -> bytes:
 
 
 def _canonical(value: Any) -> str:
+    """Return a VTEP as the kernel writes it, so that the two can be compared as text."""
     address = _address(value)
     if address.is_multicast or address.is_unspecified:
         raise ValueError(f"{address} is not the address of one host")
+    if isinstance(address, ipaddress.IPv6Address):
+        _check_routable(address)
     return str(address)
+
+
+def _check_routable(address: ipaddress.IPv6Address) -> None:
+    """Raise ValueError for an IPv6 address that is no VTEP on a routed underlay."""
+    if address.is_link_local or address.scope_id is not None:
+        raise ValueError(
+            f"{address} holds on one link only; a VTEP needs a global or unique local address"
+        )
+    # Mapped and compatible addresses (RFC 4291 section 2.5.5) never stand on an IPv6 network.
+    high, low = int(address) >> 32, int(address) & 0xFFFFFFFF
+    if high == 0xFFFF or (high == 0 and low > 1):
+        raise ValueError(f"{address} stands for {ipaddress.IPv4Address(low)}; write that instead")
 
 
 def _address(value: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -52,18 +52,23 @@ def answer(frame: Buffer, mac: Mac, mtu: int, gateways: Iterable[bytes]) -> byte
     return ethernet.build(bytes(frame[6:12]), mac, ethertype, packet)
 
 
-def fragments(frame: Buffer, mtu: int) -> list[bytes] | None:
-    """Cut the IPv4 packet in a complete frame into fragments of at most `mtu` bytes.
-
-    None for what is not IPv4, must not be cut, or has options (which would have to be sorted into
-    those that go into every fragment and those that do not).
-    """
+def may_be_cut(frame: Buffer, mtu: int) -> bool:
+    """Say whether `fragments` can cut a frame. Not what is not IPv4, must not be cut, or has
+    options (which would have to be sorted into those that go into every fragment and those that do
+    not)."""
     if frame[12] << 8 | frame[13] != ethernet.IPV4 or not ipv4.is_sound(frame[HEADER_LEN:]):
+        return False
+    is_forbidden = (frame[HEADER_LEN + 6] << 8) & _DONT_FRAGMENT
+    return frame[HEADER_LEN] == 0x45 and not is_forbidden and mtu >= MIN_IPV4_MTU
+
+
+def fragments(frame: Buffer, mtu: int) -> list[bytes] | None:
+    """Cut the IPv4 packet in a complete frame into fragments of at most `mtu` bytes; None where it
+    may not be."""
+    if not may_be_cut(frame, mtu):
         return None
     head = bytearray(frame[HEADER_LEN : HEADER_LEN + ipv4.MIN_HEADER_LEN])
     flags = head[6] << 8 | head[7]
-    if head[0] != 0x45 or flags & _DONT_FRAGMENT or mtu < MIN_IPV4_MTU:
-        return None
     total = head[2] << 8 | head[3]
     payload = frame[HEADER_LEN + ipv4.MIN_HEADER_LEN : HEADER_LEN + total]
     step = (mtu - ipv4.MIN_HEADER_LEN) & ~7

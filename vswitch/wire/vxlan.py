@@ -11,7 +11,7 @@ from .ethernet import HEADER_LEN, Buffer
 Vni = NewType("Vni", int)
 """A VXLAN network identifier, 1 to 2**24 - 1."""
 Vtep = NewType("Vtep", str)
-"""The outer IP address of a tunnel end, as text in its canonical form."""
+"""The outer IP address of a tunnel end, as text in its canonical form (of IPv6: RFC 5952)."""
 
 PORT = 4789
 """RFC 7348 section 5."""
@@ -23,6 +23,8 @@ VALID_VNI = 0x08
 MAX_VNI = (1 << 24) - 1
 OVERHEAD_IPV4 = 50
 """Outer IPv4 (20), UDP (8), VXLAN (8) and inner Ethernet (14)."""
+OVERHEAD_IPV6 = 70
+"""The same with outer IPv6 (40)."""
 _WITH_PORTS = frozenset({6, 17, 33, 132})
 """TCP, UDP, DCCP and SCTP begin with their ports."""
 SOURCE_PORTS = range(49152, 65536)
