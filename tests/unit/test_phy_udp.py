@@ -418,10 +418,11 @@ def over_ipv6(request: pytest.FixtureRequest) -> Iterator[tuple[UdpTunnel, UdpTu
 
 def taken(tunnel: UdpTunnel) -> list[tuple[str, list[bytes]]]:
     inbox, found = Inbox(), []
-    tunnel.read(inbox)
-    while inbox.trains:
-        found += [(one.source, [bytes(row) for row in one.packets()]) for one in inbox.trains]
-        tunnel.read(inbox)
+    for lane in waiting(tunnel):
+        tunnel.read(inbox, lane)
+        while inbox.trains:
+            found += [(one.source, [bytes(row) for row in one.packets()]) for one in inbox.trains]
+            tunnel.read(inbox, lane)
     return found
 
 
