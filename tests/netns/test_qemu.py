@@ -102,7 +102,7 @@ def guest(request: pytest.FixtureRequest, lab: Lab) -> Iterator[tuple[Guest, Car
 
 
 def ping(guest: Guest, address: str, count: int = 3) -> int:
-    """Ping from the guest; return how many were answered."""
+    """Ping from the guest; return how many were answered. The first may wait for its neighbour."""
     said = guest.run(f"ping -c {count} -i 0.2 -W 2 {address} || true")
     found = re.search(r"(\d+) packets received", said)
     assert found is not None, said
@@ -112,7 +112,7 @@ def ping(guest: Guest, address: str, count: int = 3) -> int:
 def test_it_talks_and_every_byte_arrives(lab: Lab, guest: tuple[Guest, Card]) -> None:
     vm, card = guest
     for address in ("1.1.1.254", "2001:db8:1::fe", "1.1.1.2", "1.1.1.4", "2001:db8:1::4"):
-        assert ping(vm, address) == 3, address
+        assert ping(vm, address) >= 2, address
     vm.run(f"head -c {SIZE} /dev/urandom > /tmp/data")
     # H2 is its neighbour on the host; H4 is behind the leaf, and what it sends comes in trains.
     for peer, address, own in (
@@ -122,11 +122,11 @@ def test_it_talks_and_every_byte_arrives(lab: Lab, guest: tuple[Guest, Card]) ->
     ):
         before = _sent(lab)
         _from_guest(lab, vm, peer, address)
-        assert (_sent(lab) - before < SIZE / MSS / 2) == card.sends_super_frames, peer
+        assert (_sent(lab) - before < SIZE / MSS * 0.75) == card.sends_super_frames, peer
         before = _count(vm, "eth0 rx_packets")
         _to_guest(lab, vm, peer, own)
         received = _count(vm, "eth0 rx_packets") - before
-        assert (received < SIZE / MSS / 2) == card.takes_super_frames, peer
+        assert (received < SIZE / MSS * 0.75) == card.takes_super_frames, peer
     assert _count(vm, "Tcp InCsumErrors") == 0
     _train_to_guest(lab, vm)
 
@@ -231,7 +231,7 @@ def test_it_comes_and_goes_while_others_talk(lab: Lab, tmp_path: Path) -> None:
                     attach(lab, "A", DEVICE)
                     vm.run("sleep 1")
             assert own["received"] >= own["sent"] / 2, own
-            assert ping(vm, "1.1.1.4") == 3
+            assert ping(vm, "1.1.1.4") >= 2
         assert "vm" not in lab.places()
     assert bystander["sent"] > 50
     assert bystander["received"] >= bystander["sent"] - 1, bystander
@@ -267,4 +267,4 @@ def test_it_moves_alive_to_another_host(lab: Lab, tmp_path: Path) -> None:
             sent, received = int(found[1]), int(found[2])
             assert received >= sent - 10, said[-2000:]
             for address in ("1.1.1.254", "1.1.1.2", "1.1.1.4", "2001:db8:1::2"):
-                assert ping(target, address) == 3, address
+                assert ping(target, address) >= 2, address
