@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -30,14 +31,21 @@ class DeviceError(Exception):
     """A guest's device could not be opened; the text says what to do."""
 
 
-def open_port(guest: GuestSettings, state: State, offload: bool) -> Port:
-    """Open a guest's device. Raises DeviceError."""
+def open_port(
+    guest: GuestSettings, state: State, offload: bool, notice: Callable[[str], None]
+) -> Port:
+    """Open a guest's device. `notice` is told what the kernel cannot do. Raises DeviceError."""
     parked = state is State.STAGED
     try:
         if guest.kind == "packet":
-            return PacketPort(guest.device, guest.netns, parked=parked)
+            return PacketPort(guest.device, guest.netns, offload=offload, notice=notice)
         return TapPort(
-            guest.device, guest.netns, multi_queue=guest.multi_queue, parked=parked, offload=offload
+            guest.device,
+            guest.netns,
+            multi_queue=guest.multi_queue,
+            parked=parked,
+            offload=offload,
+            notice=notice,
         )
     except (OSError, ValueError) as error:
         where = f" in namespace {guest.netns!r}" if guest.netns else ""
@@ -158,7 +166,8 @@ class Daemon:
                 raise AttachmentError(str(error)) from error
         self.engine.attachments.check(attachment, sequence)
         offload = self.config.vswitch.offload == "auto"
-        port = await asyncio.to_thread(open_port, guest, state, offload)
+        notice = partial(self.log.warning, guest=guest.name)
+        port = await asyncio.to_thread(open_port, guest, state, offload, notice)
         try:
             self.engine.add(attachment, port, sequence)
         except AttachmentError:

@@ -69,3 +69,18 @@ def test_what_cannot_be_completed_is_refused_unchanged(fields: tuple[int, ...]) 
     before = bytes(frame)
     assert not vnet.complete(memoryview(frame), bytearray(vnet.HEADER.pack(*fields)))
     assert bytes(frame) == before
+
+
+@pytest.mark.parametrize(
+    ("fields", "fits"),
+    [
+        pytest.param((1, vnet.GSO_TCPV4, 54, 9000, 34, 16), True, id="tcp"),
+        pytest.param((1, vnet.GSO_TCPV6 | vnet.GSO_ECN, 54, 9000, 54, 16), True, id="tcp_with_cwr"),
+        pytest.param((1, vnet.GSO_UDP_L4, 42, 1400, 34, 6), True, id="udp"),
+        pytest.param((1, vnet.GSO_UDP_L4, 42, 1423, 34, 6), False, id="udp_too_long"),
+        pytest.param((1, vnet.GSO_UDP_L4, 30_000, 1400, 34, 6), True, id="udp_in_one_buffer"),
+        pytest.param((1, vnet.GSO_NONE, 54, 9000, 34, 16), False, id="no_super_frame"),
+    ],
+)
+def test_what_can_be_cut_to_fit(fields: tuple[int, ...], fits: bool) -> None:
+    assert vnet.can_be_cut_to(vnet.HEADER.pack(*fields), 1464) is fits

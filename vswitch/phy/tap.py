@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fcntl import ioctl
 from struct import Struct
@@ -27,8 +27,7 @@ from pyroute2 import netns as namespaces
 
 from ..wire import vnet
 from ..wire.ethernet import Buffer
-from ..wire.offload import Coalescer
-from ..wire.vxlan import VXLAN_LEN
+from .delivery import Delivery
 from .port import BUDGET, BUDGET_BYTES, Burst, PortGone
 from .tunnel import Train
 
@@ -112,10 +111,6 @@ def _set_offloads(fd: int, offload: bool) -> None:
                 raise
 
 
-_coalescer = Coalescer()
-"""One for all ports: a train is written before the next one is looked at."""
-
-
 def create_persistent(name: str, netns: str | None, multi_queue: bool = True) -> None:
     """Create the TAP `name` so that it outlives every descriptor."""
     fd = open_queue(name, netns, multi_queue)
@@ -136,11 +131,13 @@ class TapPort:
         multi_queue: bool = False,
         parked: bool = False,
         offload: bool = False,
+        notice: Callable[[str], None] = lambda said: None,
     ) -> None:
+        """`notice` is told what the kernel does not take. Raises OSError and ValueError."""
         if len(name.encode()) > MAX_NAME_LEN:
             raise ValueError(f"device name {name!r} is longer than {MAX_NAME_LEN} bytes")
         self._multi_queue = multi_queue
-        self._offload = offload
+        self._delivery = Delivery(self._put, offload=offload, notice=notice)
         self._fd = open_queue(name, netns, multi_queue, offload)
         self._parked = self._parking = False
         if parked:
@@ -184,27 +181,27 @@ class TapPort:
                 return
 
     def write(self, frame: Buffer, header: Buffer = vnet.PLAIN) -> bool:
+        if header[1]:
+            return self._delivery.write_super(frame, header)
+        return not self._put(frame, header)
+
+    def write_train(self, train: Train) -> int:
+        return self._delivery.write_train(train)
+
+    def _put(self, frame: Buffer, header: Buffer) -> int:
         if self._parked:
-            return False
+            return errno.EAGAIN
         try:
             os.writev(self._fd, (header, frame))
         except OSError as error:
             if self._parking or self._parked:
-                return False
+                return errno.EAGAIN
             if error.errno in _GONE:
                 raise PortGone(*error.args) from error
             if error.errno not in _RECOVERABLE:
                 raise
-            return False
-        return True
-
-    def write_train(self, train: Train) -> int:
-        if self._offload and train.length > train.size:
-            joined = _coalescer.coalesce(train.slot, train.start, train.length, train.size)
-            if joined is not None:
-                frame, header = joined
-                return -(-train.length // train.size) if self.write(frame, header) else 0
-        return sum(self.write(packet[VXLAN_LEN:]) for packet in train.packets())
+            return error.errno
+        return 0
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

@@ -24,6 +24,7 @@ the byte order, so long as it is stored as it was read (RFC 1071 section 2(B)).
 
 from __future__ import annotations
 
+from collections.abc import Container
 from struct import Struct
 from typing import NamedTuple
 
@@ -206,7 +207,10 @@ class Segmenter:
         if not mss or start != layout.transport_at or payload <= 0:
             return None
         rows, size = -(-payload // mss), end + mss
-        if rows > MAX_SEGMENTS or (shape := self._shape(layout, rows, size)) is None:
+        # A guest of QEMU can hand over 69 kB, and ask for segments of more than 64.
+        if rows > MAX_SEGMENTS or size > MAX_SUPER_LEN:
+            return None
+        if (shape := self._shape(layout, rows, size)) is None:
             return None
 
         view = self._view
@@ -285,13 +289,19 @@ class Coalescer:
         return shape
 
     def coalesce(
-        self, slot: Bytes, start: int, length: int, size: int
+        self,
+        slot: Bytes,
+        start: int,
+        length: int,
+        size: int,
+        kinds: Container[int] = vnet.GSO_NAMES,
     ) -> tuple[memoryview, bytes] | None:
         """Join the train of VXLAN packets of `size` bytes that lies at `start` in `slot`.
 
         Return the super-frame, without VXLAN header, and its `virtio_net_hdr`; None where the
-        packets do not all belong together, or one of them is damaged. `slot` must have room for a
-        whole packet where the last one is short; that room is overwritten.
+        packets do not all belong together, one of them is damaged, or the super-frame would be of
+        none of the `kinds` (GSO types). `slot` must have room for a whole packet where the last one
+        is short; that room is overwritten.
         """
         rows = -(-length // size)
         if rows < 2:
@@ -299,7 +309,7 @@ class Coalescer:
         data = slot.data
         frame = data[start + VXLAN_LEN : start + size]
         layout = layout_of(frame)
-        if layout is None:
+        if layout is None or layout.gso_type not in kinds:
             return None
         payload = len(frame) - layout.header_len
         short = rows * size - length

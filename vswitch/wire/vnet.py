@@ -25,6 +25,9 @@ NEEDS_CHECKSUM = 1
 GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4 = 0, 1, 4, 5
 GSO_ECN = 0x80
 """Beside a TCP type: the super-frame has CWR set."""
+GSO_NAMES = {GSO_TCPV4: "TCP over IPv4", GSO_TCPV6: "TCP over IPv6", GSO_UDP_L4: "UDP"}
+"""The kinds of super-frames that we know."""
+_UDP_LEN = 8
 
 PLAIN = bytes(VNET_LEN)
 """A frame that is complete as it stands."""
@@ -32,16 +35,25 @@ PLAIN = bytes(VNET_LEN)
 
 def can_be_cut_to(header: Buffer, room: int) -> bool:
     """Say whether a frame that is longer than `room` leaves in packets that are not: a super-frame
-    of TCP, which is a stream, or one of UDP whose datagrams fit."""
-    _, gso, header_len, size, _, _ = HEADER.unpack(header)
+    of TCP, which is a stream, or one of UDP whose datagrams fit.
+
+    Where the payload begins follows from where the checksum does: the header length is a hint, and
+    a guest that has the whole super-frame in one buffer gives the length of all of it.
+    """
+    _, gso, _, size, start, _ = HEADER.unpack(header)
     if gso & ~GSO_ECN in (GSO_TCPV4, GSO_TCPV6):
         return True
-    return bool(gso == GSO_UDP_L4 and header_len + size <= room)
+    return bool(gso == GSO_UDP_L4 and start + _UDP_LEN + size <= room)
 
 
 def is_super_frame(header: Buffer) -> bool:
     """Say whether the frame beside `header` is to be cut into segments."""
     return header[1] != GSO_NONE
+
+
+def gso_kind(header: Buffer) -> int:
+    """Return of which kind a super-frame is, or GSO_NONE."""
+    return header[1] & ~GSO_ECN
 
 
 def complete(frame: memoryview, header: Buffer) -> bool:
