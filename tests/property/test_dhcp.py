@@ -1,0 +1,83 @@
+"""DHCP at the leaf for any messages of any clients, of both families; see `dhcp_world`."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.frames import v4, v6
+from tests.property.dhcp_world import (
+    CLIENTS,
+    GATEWAY,
+    PLACES,
+    SERVER6,
+    DhcpWorld,
+    message4,
+    message6,
+    packed,
+)
+from tests.unit.leaf_world import ONE
+from vswitch.wire.ethernet import Mac
+from vswitch.wire.vxlan import Vtep
+
+WAITS = [0.0, 0.0, 0.1, 1.0, 31.0, 299.0, 601.0]
+"""Among them more than an offer, half a lease and a lease last."""
+
+addresses4 = st.sampled_from(
+    [*(v4(f"1.1.1.{n}") for n in (50, 100, 101, 102, 103, 104, 254)), v4("9.9.9.9"), bytes(4)]
+)
+addresses6 = st.sampled_from(
+    [*(v6(f"2001:db8:1::{n}") for n in (50, 100, 101, 102, 103, 104, "fe")), v6("::")]
+)
+messages4 = st.builds(
+    message4,
+    st.one_of(st.sampled_from([1, 3, 3, 4, 7, 8]), st.integers(0, 255)),
+    server=st.sampled_from([None, GATEWAY, GATEWAY, v4("1.1.1.9"), b"\x01"]),
+    wanted=st.none() | addresses4,
+    ciaddr=st.just(bytes(4)) | addresses4,
+    flags=st.sampled_from([0, 0x8000]),
+    more=st.just(b"\xff") | st.binary(max_size=40),
+)
+messages6 = st.builds(
+    message6,
+    st.one_of(st.sampled_from([1, 3, 3, 4, 5, 6, 8, 9, 11]), st.integers(0, 255)),
+    server=st.sampled_from([None, SERVER6, SERVER6, b"\0\3\0\1other"]),
+    client=st.sampled_from([b"\0\3\0\1me", b"\0\3\0\1it", None]),
+    wanted=st.lists(st.lists(addresses6, max_size=3), max_size=3),
+    more=st.just(b"") | st.binary(max_size=40),
+)
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(CLIENTS),
+        st.sampled_from(PLACES),
+        messages4.map(lambda one: (one, False)) | messages6.map(lambda one: (one, True)),
+        st.sampled_from(WAITS),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps)
+def test_no_promise_breaks_another(
+    history: list[tuple[Mac, Vtep, tuple[bytes, bool], float]],
+) -> None:
+    world = DhcpWorld()
+    for client, place, (payload, is_ipv6), passed in history:
+        world.wait(passed)
+        world.punt(place, packed(client, payload, is_ipv6))
+
+
+def test_the_messages_of_these_tests_get_clients_online() -> None:
+    """Otherwise the test above could not fail."""
+    world = DhcpWorld()
+    for number, client in enumerate(CLIENTS[:2], 100):
+        address, address6 = v4(f"1.1.1.{number}"), v6(f"2001:db8:1::{number}")
+        for payload in (message4(1), message4(3, server=GATEWAY, wanted=address)):
+            assert world.punt(PLACES[0], packed(client, payload, False))
+        wanted = [[address6]]
+        for payload in (message6(1, wanted=wanted), message6(3, server=SERVER6, wanted=wanted)):
+            assert world.punt(PLACES[0], packed(client, payload, True))
+        for one in (address, address6):
+            held = world.ledger.holder(ONE, one, world.now)
+            assert held is not None and held[0] == client
