@@ -43,11 +43,14 @@ class Ledger:
 
     def __init__(self) -> None:
         self.rows: dict[tuple[Vni, bytes], Lease] = {}
+        self.speaker: bytes = b""
+        """Whose message the leaf is at: nobody else's leases may change by it."""
 
     def write(self, leases: Iterable[Lease], now: float) -> None:
         """Take promises in; one transaction."""
         batch = sorted(leases, key=lambda lease: lease.state is State.BOUND)
         for lease in batch:
+            assert lease.client.mac == self.speaker, "somebody else's lease changes"
             held = self.rows.get((lease.segment, lease.address))
             if held is not None and held.expires > now and held.state is not State.FREE:
                 assert held.client == lease.client, "an address that is another's"
@@ -84,6 +87,7 @@ class DhcpWorld:
 
     def punt(self, source: Vtep, packet: bytes) -> list[Send]:
         """Let the leaf handle a packet, and check what it answers and what it keeps."""
+        self.ledger.speaker = packet[14:20]
         sends = self.world.punt(source, packet, self.now)
         for send in sends:
             self._check(source, packet, send)
