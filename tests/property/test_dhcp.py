@@ -12,11 +12,14 @@ from tests.property.dhcp_world import (
     PLACES,
     SERVER6,
     DhcpWorld,
+    frame4,
+    frame6,
     message4,
     message6,
     packed,
 )
 from tests.unit.leaf_world import ONE
+from vswitch.wire import dhcp, dhcp6
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.vxlan import Vtep
 
@@ -103,3 +106,44 @@ def test_the_messages_of_these_tests_get_clients_online() -> None:
         for one in (address, address6):
             held = world.ledger.holder(ONE, one, world.now)
             assert held is not None and held[0] == client
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, 255),
+    st.none() | st.binary(min_size=4, max_size=4),
+    st.binary(min_size=4, max_size=4),
+    st.lists(st.tuples(st.integers(55, 254), st.binary(max_size=255)), max_size=6),
+)
+def test_what_a_client_says_is_what_is_read(
+    kind: int, wanted: bytes | None, ciaddr: bytes, options: list[tuple[int, bytes]]
+) -> None:
+    """An option that stands twice is one that is longer (RFC 3396)."""
+    more = b"".join(bytes((code, len(value))) + value for code, value in options) + b"\xff"
+    payload = message4(kind, wanted=wanted, ciaddr=ciaddr, flags=0x8000, more=more)
+    read = dhcp.parse(frame4(CLIENTS[0], payload, ciaddr))
+    assert read is not None
+    assert (read.op, read.kind, read.flags, read.ciaddr) == (1, kind, 0x8000, ciaddr)
+    assert (read.chaddr, read.address(50)) == (CLIENTS[0], wanted)
+    joined: dict[int, bytes] = {}
+    for code, value in options:
+        joined[code] = joined.get(code, b"") + value
+    assert {code: read.options[code] for code in joined} == joined
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, 255),
+    st.none() | st.binary(min_size=3, max_size=130),
+    st.none() | st.binary(min_size=3, max_size=130),
+    st.lists(st.lists(st.binary(min_size=16, max_size=16), max_size=3), max_size=3),
+)
+def test_what_a_client_of_ipv6_says_is_what_is_read(
+    kind: int, client: bytes | None, server: bytes | None, wanted: list[list[bytes]]
+) -> None:
+    payload = message6(kind, server=server, client=client, wanted=wanted)
+    read = dhcp6.parse(frame6(CLIENTS[0], payload))
+    assert read is not None
+    assert (read.kind, read.transaction, read.source_port) == (kind, b"xid", 546)
+    assert (read.client, read.server) == (client, server)
+    assert [list(ia.addresses) for ia in read.ias] == wanted
