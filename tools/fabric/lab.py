@@ -71,6 +71,7 @@ class Lab:
             host.name: DaemonProcess("vswitch", host.name, self.node(host.name), self.directory)
             for host in topology.host
         }
+        self._clients: dict[tuple[str, Family], Dhclient] = {}
         self._clients = {
             (guest.name, family): self._client(guest.name, family)
             for guest in topology.guest
@@ -79,7 +80,9 @@ class Lab:
         }
 
     def _client(self, guest: str, family: Family) -> Dhclient:
-        return Dhclient(guest, family, GUEST_LINK, self.node(guest), self.directory)
+        """Return the DHCP client of a guest, which need not be in the topology any more."""
+        known = self._clients.get((guest, family))
+        return known or Dhclient(guest, family, GUEST_LINK, self.node(guest), self.directory)
 
     def node(self, name: str) -> Namespace:
         """Return the namespace of a host, guest, the leaf or the spine."""
@@ -143,11 +146,14 @@ class Lab:
 
     def down(self) -> None:
         """Stop the daemons and remove every namespace and file of this lab."""
+        prefix = f"{self.name}-"
+        mine = [name for name in namespace.names() if name.startswith(prefix)]
+        nodes = {name.removeprefix(prefix) for name in mine} | {name for name, _ in self._clients}
+        clients = [self._client(node, family) for node in nodes for family in Family]
         with ThreadPoolExecutor() as pool:
-            list(pool.map(LabProcess.down, [*self._daemons, *self._clients.values()]))
-        for name in namespace.names():
-            if name.startswith(f"{self.name}-"):
-                Namespace(name).remove()
+            list(pool.map(LabProcess.down, [*self._daemons, *clients]))
+        for name in mine:
+            Namespace(name).remove()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _remove_strangers(self) -> list[str]:
