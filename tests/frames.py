@@ -7,7 +7,7 @@ made twice and cancel out. Addresses are bytes, as the switch sees them.
 from __future__ import annotations
 
 import socket
-from struct import pack
+from struct import pack, unpack
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import (
@@ -121,9 +121,8 @@ def link_local(station: bytes) -> str:
 
 def _solicited_node(target: str) -> tuple[bytes, str]:
     """The group that whoever has `target` listens to: its MAC and its address."""
-    last = v6(target)[13:]
-    group = bytes.fromhex("ff0200000000000000000001ff") + last
-    return b"\x33\x33\xff" + last, socket.inet_ntop(socket.AF_INET6, group)
+    group = group_of(v6(target))
+    return b"\x33\x33" + group[12:], socket.inet_ntop(socket.AF_INET6, group)
 
 
 def ns(
@@ -266,15 +265,55 @@ def fast_arp(src: bytes, src_ip: str, target_ip: str) -> bytes:
     return (head + src + v4(src_ip) + bytes(6) + v4(target_ip)).ljust(60, b"\0")
 
 
+def checksum(data: bytes) -> bytes:
+    """The internet checksum (RFC 1071 section 4.1); zero where `data` holds a right one already."""
+    padded = data + b"\0" * (len(data) % 2)
+    total = sum(unpack(f"!{len(padded) // 2}H", padded))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return pack("!H", ~total & 0xFFFF)
+
+
+def packet(src: bytes, dst: bytes, protocol: int, body: bytes, hops: int = 64) -> bytes:
+    """Build an IP packet by hand, of the family of its addresses; `hops` is the TTL."""
+    if len(src) == 16:
+        return b"\x60\0\0\0" + pack("!HBB", len(body), protocol, hops) + src + dst + body
+    start = pack("!BBHHHBB", 0x45, 0, 20 + len(body), 1, 0, hops, protocol)
+    return start + checksum(start + b"\0\0" + src + dst) + src + dst + body
+
+
+def pseudo(src: bytes, dst: bytes, protocol: int, length: int) -> bytes:
+    """What a checksum of the upper layer covers besides it (RFC 8200 section 8.1, RFC 768)."""
+    if len(src) == 16:
+        return src + dst + pack("!IHBB", length, 0, 0, protocol)
+    return src + dst + pack("!BBH", 0, protocol, length)
+
+
+def datagram(
+    src: bytes, dst: bytes, sport: int, dport: int, payload: bytes, hops: int = 64
+) -> bytes:
+    """Build an IP packet with UDP by hand, for tests that need many."""
+    header = pack("!HHH", sport, dport, 8 + len(payload))
+    covered = pseudo(src, dst, 17, 8 + len(payload)) + header + b"\0\0" + payload
+    found = checksum(covered)
+    # Zero would say that there is none (RFC 768).
+    return packet(src, dst, 17, header + (found if any(found) else b"\xff\xff") + payload, hops)
+
+
+def icmp6(src: bytes, dst: bytes, body: bytes, hops: int = 255) -> bytes:
+    """Build an IPv6 packet with ICMPv6 by hand; `body` has a checksum of zero."""
+    found = checksum(pseudo(src, dst, 58, len(body)) + body)
+    return packet(src, dst, 58, body[:2] + found + body[4:], hops)
+
+
+def group_of(target: bytes) -> bytes:
+    """The solicited-node multicast address of an IPv6 address (RFC 4291 section 2.7.1)."""
+    return b"\xff\x02" + bytes(9) + b"\x01\xff" + target[13:]
+
+
 def solicitation(src: bytes, src_ip: str, target_ip: str) -> bytes:
     """Build a neighbour solicitation, as a guest asks for an address."""
     target = v6(target_ip)
-    group = b"\xff\x02" + bytes(9) + b"\x01\xff" + target[13:]
-    body = bytes((135, 0, 0, 0)) + bytes(4) + target + b"\x01\x01" + src
-    pseudo = v6(src_ip) + group + len(body).to_bytes(4, "big") + b"\0\0\0\x3a"
-    total = sum(int.from_bytes((pseudo + body)[at : at + 2], "big") for at in range(0, 72, 2))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    body = body[:2] + (0xFFFF - total).to_bytes(2, "big") + body[4:]
-    header = b"\x60\0\0\0" + len(body).to_bytes(2, "big") + b"\x3a\xff" + v6(src_ip) + group
-    return b"\x33\x33" + group[12:] + src + b"\x86\xdd" + header + body
+    group = group_of(target)
+    body = b"\x87" + bytes(7) + target + b"\x01\x01" + src
+    return b"\x33\x33" + group[12:] + src + b"\x86\xdd" + icmp6(v6(src_ip), group, body)

@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tests.frames import SHARED_MAC
+from tests.fuzz import seeds
 from tests.netsim.test_scale import vswitch_with
-from tests.unit.leaf_world import ONE, TWO, A, World
+from tests.property.dhcp_world import CLIENTS, PLACES, DhcpWorld, frame4, frame6, packed
+from tests.unit.leaf_world import ONE, TWO
 from vswitch.phy.port import PortId
-from vswitch.wire import flows, ipv6, nd, pmtu, vxlan
+from vswitch.wire import dhcp, dhcp6, flows, ipv6, nd, pmtu, udp, vxlan
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.offload import Coalescer, Segmenter
 
@@ -17,22 +20,26 @@ Target = Callable[[bytes], None]
 
 
 def leaf() -> Target:
-    """The router's decision, and the slow path behind it: nothing may be raised out of either."""
-    world = World(ipv6=True)
-    now = [0.0]
+    """The router's decision, and the slow path behind it: nothing may be raised out of either, and
+    no promise of DHCP may break another.
 
-    def failed(error: Exception) -> None:
-        raise error
-
-    world.slowpath._on_failure = failed
+    The first byte of an input says how the rest is to be taken: as a frame, or as a client's DHCP
+    message of either family, which then gets headers with right lengths and checksums; from which
+    client; and after how much time. A random change of a whole frame hardly ever keeps its
+    checksums.
+    """
+    world = DhcpWorld()
 
     def one(data: bytes) -> None:
-        now[0] += 1.0  # Otherwise the policers would soon let nothing through.
-        vni = TWO if data[:1] > b"\x7f" else ONE
-        packet = memoryview(bytearray(vxlan.header(vni) + data[1:]))
-        verdict = world.router.decide(A, packet)
-        world.slowpath.handle(verdict, A, packet, now[0])
-        world.slowpath.tick(now[0])
+        how, rest = seeds.how(data)
+        # Time always passes: otherwise the policers would soon let nothing through.
+        world.wait(how.seconds)
+        client, vtep = CLIENTS[how.client], PLACES[how.client % len(PLACES)]
+        if how.form is seeds.Form.FRAME:
+            packet = vxlan.header(TWO if how.client % 2 else ONE) + rest
+        else:
+            packet = packed(client, rest, how.form is seeds.Form.DHCP6)
+        world.punt(vtep, packet)
 
     return one
 
@@ -62,8 +69,28 @@ def formats() -> Target:
         pmtu.fragments(frame, 1350)
         if ipv6.is_sound(frame[14:]):
             ipv6.upper_layer(frame[14:])
+        udp.destination_port(data)
+        assert dhcp.is_for_server(data) in (True, False)
+        _dhcp(data)
+        # Once more without the outer layers, whose lengths and checksums few changes keep right.
+        _dhcp(frame4(CLIENTS[0], data))
+        _dhcp(frame6(CLIENTS[0], data))
 
     return one
+
+
+def _dhcp(frame: bytes) -> None:
+    """Read a frame as DHCP of either family; what is built as an answer must be readable."""
+    asked, asked6 = dhcp.parse(frame), dhcp6.parse(frame)
+    assert asked is None or asked6 is None
+    server = Mac(SHARED_MAC)
+    if asked is not None:
+        answer = dhcp.reply(asked, dhcp.ACK, asked.ciaddr, bytes(4), server)
+        said = udp.parse(answer)
+        assert said is not None and dhcp.parse_payload(said.payload) is not None
+    if asked6 is not None:
+        said = udp.parse(dhcp6.reply(asked6, dhcp6.REPLY, CLIENTS[0], server, b""))
+        assert said is not None and said.destination == asked6.source
 
 
 def offload() -> Target:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tools.fabric import topology
-from tools.fabric.daemons import LabError
 from tools.fabric.lab import GUEST_LINK, UNDERLAY_LINK, Lab
+from tools.fabric.process import LabError
 from tools.fabric.topology import Topology
 
 from .commands import ping, wait_until

@@ -1,4 +1,4 @@
-"""Guests that get online by themselves: udhcpc and dhclient, as Debian packages them.
+"""The leaf as a DHCP server to real clients: udhcpc and dhclient, as Debian packages them.
 
 The script that a client calls is one of our own: Debian's write to /etc, which a namespace shares
 with the machine. It sets address, MTU and route with what the client hands over, and keeps that.
@@ -31,8 +31,6 @@ BOUND|RENEW|REBIND|REBOOT)
     ip address replace $new_ip_address/$new_subnet_mask dev $interface
     ip link set $interface mtu $new_interface_mtu
     ip route replace default via $new_routers ;;
-BOUND6|RENEW6|REBIND6)
-    ip -6 address replace $new_ip6_address/$new_ip6_prefixlen dev $interface ;;
 EXPIRE|FAIL|RELEASE|STOP) ip -4 address flush dev $interface ;;
 esac
 exit 0
@@ -68,9 +66,8 @@ def topology() -> Topology:
         "reservation": [{"mac": "00:00:01:01:01:03", "address": "1.1.1.3"}],
     }
     for guest in made["guest"]:
-        guest["dhcp"] = guest["name"] in ("H1", "H3", "H4")
-        if guest["dhcp"]:
-            guest["address6"] = None
+        if guest["name"] in ("H1", "H3", "H4"):
+            guest["address"] = guest["address6"] = None
     return Topology.model_validate(made)
 
 
@@ -226,51 +223,6 @@ def test_a_lease_that_ends_takes_the_binding_along(lab: Lab, tmp_path: Path) -> 
     lab.node("H1").run(["ip", "-4", "address", "flush", "dev", "eth0"])
     wait_until(lambda: rows(lab, "leases")[address]["state"] == "free", "the end", LEASE_TIME + 5)
     assert address not in rows(lab, "bindings")
-
-
-def test_dhclient_gets_an_ipv6_address(lab: Lab, tmp_path: Path) -> None:
-    table = daemons.leaf_config(topology(), lab.directory)
-    red = table["segment"][0]
-    red["autonomous"] = False
-    red["dhcp"]["pool"].append("2001:db8:1::100-2001:db8:1::1ff")
-    lab.leaf.up(table)
-    node = lab.node("H1")
-    # DHCPv6 tells no routes: those are in the advertisements.
-    node.run(["sysctl", "-qw", "net.ipv6.conf.eth0.accept_ra=1"])
-    node.run(["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0"])
-    client = Client(lab, "H1", tmp_path / "H1")
-    try:
-        wait_until(
-            lambda: "link" in (said := _addresses6(lab, "H1")) and "tentative" not in said,
-            "duplicate address detection",
-        )
-        client.dhclient("-6")
-        address = client.told("BOUND6")["new_ip6_address"]
-        assert address == "2001:db8:1::100"
-        assert rows(lab, "leases")[address]["mac"] == "00:00:01:01:01:01"
-        assert rows(lab, "bindings")[address]["mac"] == "00:00:01:01:01:01"
-        wait_until(lambda: "tentative" not in _addresses6(lab, "H1"), "duplicate detection")
-        assert ping(lab, "H1", "2001:db8:1::fe", "-I", address).received == 3
-        wait_until((client.directory / "env.RENEW6").exists, "a renewal", LEASE_TIME)
-        process = lab.leaf.process()
-        assert process is not None
-        lab.leaf.down()
-        lab.leaf.up(table)
-        lab.leaf.wait_ready()
-        assert rows(lab, "leases")[address]["state"] == "bound"
-        (client.directory / "env.RENEW6").unlink()
-        wait_until((client.directory / "env.RENEW6").exists, "another renewal", LEASE_TIME)
-        client.kill()
-        client.dhclient("-6", "-r")
-        wait_until(lambda: address not in rows(lab, "bindings"), "the binding's end")
-    finally:
-        client.kill()
-        node.run(["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1"])
-        lab.up()
-
-
-def _addresses6(lab: Lab, guest: str) -> str:
-    return lab.node(guest).run(["ip", "-6", "address", "show", "dev", "eth0"]).stdout
 
 
 def test_a_reload_changes_what_is_given_out(lab: Lab, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests import frames
 from tools.fabric.lab import UNDERLAY_LINK, Lab
 
-from .commands import counters, flooded_p99_ms, iperf_server, p99_ms, ping, wait_until
+from .commands import counters, flooded_p99_ms, iperf_server, p99_ms, wait_until
 from .test_faults import _wire_tap
 
 SHARED = "00:00:DE:AD:BE:EF"
@@ -63,31 +63,6 @@ def test_tracepath_and_traceroute_see_the_gateway_and_then_the_target(
     assert re.search(rf"^ 1: +{gateway} ", said, re.M) and "hops 2 back 2" in said
     said = say(lab, "H1", "traceroute", family, "-n", target)
     assert re.search(rf"^ 1  {gateway} .*\n 2  {target} ", said, re.M)
-
-
-def test_duplicate_address_detection_finds_a_duplicate_on_another_host(lab: Lab) -> None:
-    guest = lab.node("H4")
-    taken = "2001:db8:1::1/64"
-    guest.run(["ip", "address", "add", taken, "dev", "eth0"])
-    try:
-        wait_until(lambda: "dadfailed" in say(lab, "H4", "ip", "-6", "address"), "DAD", 5)
-    finally:
-        guest.run(["ip", "address", "del", taken, "dev", "eth0"])
-
-
-def test_duplicate_address_detection_does_not_trip_over_the_guest_itself(lab: Lab) -> None:
-    """After a move, and after a reboot, which for the network is a link that was down."""
-    lab.move("H1", "B")
-    try:
-        for again in ("link_down", "link_up"):
-            lab.node("H1").run(["ip", "link", "set", "eth0", again.removeprefix("link_")])
-        lab.node("H1").run(["ip", "address", "add", "2001:db8:1::1/64", "dev", "eth0"])
-        wait_until(lambda: "tentative" not in say(lab, "H1", "ip", "-6", "address"), "DAD", 5)
-        assert "dadfailed" not in say(lab, "H1", "ip", "-6", "address")
-    finally:
-        lab.move("H1", "A")
-        lab.up()
-    assert ping(lab, "H1", "2001:db8:2::6").received == 3
 
 
 # -- what fits into the tunnel -------------------------------------------------------------------

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.fabric.daemons import LabError
 from tools.fabric.lab import GUEST_LINK, Lab
+from tools.fabric.process import LabError
 from vswitch.service.client import ClientError
 
 from .commands import counters, ping

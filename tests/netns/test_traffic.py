@@ -13,7 +13,7 @@ from scapy.layers.l2 import Ether
 from tools.fabric.lab import GUEST_LINK, Lab
 from tools.scenario.watch import Watch
 
-from .commands import arping, counters, iperf, ping, wait_until
+from .commands import arping, counters, iperf, ping
 
 GUESTS = {
     "H1": ("A", "1.1.1.1"),
@@ -202,33 +202,6 @@ def test_a_unicast_question_for_a_neighbour_to_the_shared_mac_is_met_with_silenc
         assert entries["1.1.1.2"] == "00:00:01:01:01:02"
     finally:
         lab.node("H1").run(["ip", "neigh", "del", "1.1.1.2", "dev", GUEST_LINK])
-
-
-def test_a_duplicate_address_on_another_host_is_found(lab: Lab) -> None:
-    found = arping(lab, "H1", "1.1.1.4", "-D")
-    assert (found.macs, found.status) == ([SHARED], 1), found.text
-
-
-@pytest.mark.parametrize("taken", ["2001:db8:1::2", "2001:db8:1::4"], ids=["here", "elsewhere"])
-def test_so_is_one_of_ipv6(lab: Lab, taken: str) -> None:
-    """Linux's own detection, which every address of the lab has passed."""
-    node = lab.node("H1")
-
-    def is_duplicate() -> bool:
-        return any(
-            entry.address == taken and entry.duplicate for entry in node.addresses(GUEST_LINK)
-        )
-
-    node.add_address(GUEST_LINK, taken, 128)
-    try:
-        wait_until(is_duplicate, f"the detection of {taken}")
-    finally:
-        node.run(["ip", "address", "del", f"{taken}/128", "dev", GUEST_LINK])
-
-
-def test_a_guests_own_address_is_no_duplicate(lab: Lab) -> None:
-    found = arping(lab, "H1", "1.1.1.1", "-D")
-    assert (found.macs, found.status) == ([], 0), found.text
 
 
 @both_families

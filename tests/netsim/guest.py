@@ -1,88 +1,45 @@
-"""A fake guest: a MAC, an address, an ARP cache, and a UDP service that answers every ping.
+"""Fake guests: a MAC, and for each family an address, a neighbour cache, and a UDP service that
+answers every ping.
 
-It behaves like a guest's kernel where that matters to a move: what it once knows of a neighbour it
-keeps using without asking, it believes any ARP message about a neighbour that it knows already
-(RFC 826), and it answers questions for its own address only. All frames are built and read here, by
-hand. What it sees that is not for it, it remembers: that is how a test finds frames gone astray.
+They behave like a guest's kernel where that matters to a move: what one once knows of a neighbour
+it keeps using without asking; it believes what RFC 826 and RFC 4861 section 7.2 have it believe;
+and it answers questions for its own address only. What it sees that is not for it, it remembers:
+that is how a test finds frames gone astray. All frames are built and read by hand (`families.py`).
+
+A `Guest` is a machine as one family sees it: with the address and the cache of that family. Its
+other half is the same machine, at the same port.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from struct import pack
 
-from tests.frames import BROADCAST, v4
+from tests.frames import ALL_NODES_MAC, BROADCAST, datagram, group_of
+from tests.netsim.families import FAMILIES, Error, Family, Message, Packet
 from vswitch.phy.memory import MemoryPort
 
-ARP, IPV4 = b"\x08\x06", b"\x08\x00"
-REQUEST, REPLY = 1, 2
+UDP = 17
 PING, PONG = b"ping ", b"pong "
 
 
-def checksum(header: bytes) -> bytes:
-    """RFC 1071 section 4.1."""
-    total = sum(header[at] << 8 | header[at + 1] for at in range(0, len(header), 2))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return pack("!H", ~total & 0xFFFF)
-
-
-def udp(src: bytes, dst: bytes, payload: bytes, ttl: int) -> bytes:
-    """An IPv4 packet with UDP, its UDP checksum left out, as IPv4 permits."""
-    body = pack("!HHHH", 4000, 5000, 8 + len(payload), 0) + payload
-    start = pack("!BBHHHBB", 0x45, 0, 20 + len(body), 1, 0, ttl, 17)
-    return start + checksum(start + b"\0\0" + src + dst) + src + dst + body
-
-
-class Guest:
+class Machine:
     """One guest; `port` is where it runs now."""
 
     def __init__(self, name: str, address: str, mac: bytes, gateway: str) -> None:
+        """`address` and `gateway` are those of IPv4, and name those of IPv6."""
         self.name = name
-        self.address = v4(address)
         self.mac = mac
-        self.gateway = v4(gateway)
         self.port = MemoryPort()
         self.silent = False
         """A silent guest answers nothing: it has crashed, or its network has."""
-        self.cache: dict[bytes, bytes] = {}
-        self.pongs: list[bytes] = []
-        self.ttls: list[int] = []
-        """Of the pings that have come."""
-        self.errors: list[tuple[int, int, bytes]] = []
-        """ICMP type and code of errors, and the destination of the packet that they are about."""
         self.astray: list[bytes] = []
-        """Unicast frames to somebody else."""
-        self._waiting: dict[bytes, deque[bytes]] = {}
-        self._count = 0
-
-    # -- what a test makes it do ---------------------------------------------------------------
-
-    def ping(self, peer: Guest, ttl: int = 64) -> bytes:
-        """Send a ping to `peer`, after ARP where the cache does not know the way; return it."""
-        self._count += 1
-        payload = PING + self.name.encode() + b"%d" % self._count
-        self._send(peer.address, udp(self.address, peer.address, payload, ttl))
-        return PONG + payload[len(PING) :]
-
-    def ask(self, address: bytes, mac: bytes = BROADCAST) -> None:
-        """Send an ARP question; to one MAC, it confirms an entry of the cache."""
-        self._arp(mac, REQUEST, bytes(6), address)
-
-    def confirm(self, peer: Guest) -> None:
-        """Ask `peer` whether what the cache says is still so (RFC 1122 section 2.3.2.1)."""
-        self.ask(peer.address, self.cache[peer.address])
-
-    def retry(self) -> None:
-        """Ask again for whoever packets wait, as a kernel does once a second."""
-        for address in self._waiting:
-            self.ask(address)
-
-    def announce(self) -> None:
-        """Send a gratuitous ARP."""
-        self.ask(self.address)
-
-    # -- what it does by itself ----------------------------------------------------------------
+        """Unicast frames or packets to somebody else."""
+        self.halves = {family: Guest(self, family, address, gateway) for family in FAMILIES}
+        self._hears = {BROADCAST, ALL_NODES_MAC, mac} | {
+            b"\x33\x33" + group_of(half.address)[12:]
+            for half in self.halves.values()
+            if len(half.address) == 16
+        }
 
     def poll(self) -> bool:
         """Take in what its port has received; False where there was nothing."""
@@ -92,52 +49,149 @@ class Guest:
             frame = self.port.received.popleft()
             if not frame[0] & 1 and frame[:6] != self.mac:
                 self.astray.append(frame)
-            elif not self.silent:
+            elif not self.silent and frame[:6] in self._hears:
                 self._receive(frame)
         return True
 
     def _receive(self, frame: bytes) -> None:
-        if frame[12:14] == ARP:
-            self._on_arp(frame[14:42])
-        elif frame[12:14] == IPV4 and frame[30:34] == self.address:
-            packet = frame[14 : 14 + (frame[16] << 8 | frame[17])]
-            assert checksum(packet[:20]) == b"\0\0", "a packet with a wrong header checksum"
-            if packet[9] == 17:
-                self._on_udp(packet)
-            elif packet[9] == 1 and packet[20] in (3, 11):
-                self.errors.append((packet[20], packet[21], packet[44:48]))
+        taken = [half.receive(frame) for half in self.halves.values()]
+        if not any(taken) and frame[:6] == self.mac:
+            self.astray.append(frame)
 
-    def _on_arp(self, message: bytes) -> None:
-        sender_mac, sender, target = message[8:14], message[14:18], message[24:28]
-        for_me = target == self.address
-        if sender in self.cache or (for_me and sender != bytes(4)):
-            self.cache[sender] = sender_mac
-            for packet in self._waiting.pop(sender, ()):
-                self._emit(sender_mac, IPV4, packet)
-        if for_me and message[7] == REQUEST and sender != self.address:
-            self._arp(sender_mac, REPLY, sender_mac, sender)
 
-    def _on_udp(self, packet: bytes) -> None:
-        payload = packet[28:]
+class Guest:
+    """A machine as one family sees it."""
+
+    def __init__(self, machine: Machine, family: Family, address: str, gateway: str) -> None:
+        self.machine = machine
+        self.family = family
+        self.address = family.of(address)
+        self.gateway = family.of(gateway)
+        self.cache: dict[bytes, bytes] = {}
+        self.pongs: list[bytes] = []
+        self.ttls: list[int] = []
+        """TTLs or hop limits of the pings that have come."""
+        self.errors: list[tuple[Error, bytes]] = []
+        """ICMP errors, and the destination of the packet that each is about."""
+        self.conflicts: list[bytes] = []
+        """The MACs that say to have its own address."""
+        self._waiting: dict[bytes, deque[bytes]] = {}
+        self._count = 0
+
+    @property
+    def name(self) -> str:
+        return self.machine.name
+
+    @property
+    def mac(self) -> bytes:
+        return self.machine.mac
+
+    @property
+    def port(self) -> MemoryPort:
+        return self.machine.port
+
+    @property
+    def other(self) -> Guest:
+        """Its other half."""
+        return next(one for one in self.machine.halves.values() if one is not self)
+
+    # -- what a test makes it do ---------------------------------------------------------------
+
+    def ping(self, peer: Guest, ttl: int = 64) -> bytes:
+        """Send a ping to `peer`, after a question where the cache does not know the way; return
+        what the answer will be."""
+        self._count += 1
+        payload = PING + self.name.encode() + b"%d" % self._count
+        self._send(peer.address, payload, ttl)
+        return PONG + payload[len(PING) :]
+
+    def ask(self, address: bytes, mac: bytes | None = None) -> None:
+        """Ask for an address; where one MAC is asked, it confirms an entry of the cache."""
+        self.port.emit(self.family.question(self.mac, self.address, address, mac))
+
+    def confirm(self, peer: Guest) -> None:
+        """Ask `peer` whether what the cache says is still so (RFC 1122 section 2.3.2.1, RFC 4861
+        section 7.3.3)."""
+        self.ask(peer.address, self.cache[peer.address])
+
+    def retry(self) -> None:
+        """Ask again for whoever packets wait, as a kernel does once a second."""
+        for address in self._waiting:
+            self.ask(address)
+
+    def announce(self) -> None:
+        """Say unasked where it is: a gratuitous ARP, an unsolicited advertisement."""
+        self.port.emit(self.family.announcement(self.mac, self.address))
+
+    def probe(self) -> None:
+        """Ask whether somebody else has its address (RFC 5227, RFC 4862 section 5.4)."""
+        unspecified = self.family.unspecified
+        self.port.emit(self.family.question(self.mac, unspecified, self.address, None))
+
+    # -- what it does by itself ----------------------------------------------------------------
+
+    def receive(self, frame: bytes) -> bool:
+        """Take in a frame; False where it is not for this half."""
+        message = self.family.message(frame)
+        if message is not None:
+            self._on_message(message)
+            return True
+        packet = self.family.packet(frame)
+        if packet is None or packet.destination != self.address:
+            return False
+        error = self.family.error(packet)
+        if error is not None:
+            self.errors.append(error)
+        elif packet.protocol == UDP:
+            self._on_udp(packet)
+        return True
+
+    def _on_message(self, message: Message) -> None:
+        if message.sender_mac == self.mac:
+            return
+        if message.sender == self.address:
+            self.conflicts.append(message.sender_mac)
+            return
+        if self._believes(message):
+            self.cache[message.sender] = message.sender_mac
+            for packet in self._waiting.pop(message.sender, ()):
+                self._emit(message.sender_mac, packet)
+        if message.is_question and message.target == self.address:
+            frame = self.family.answer(self.mac, self.address, message.sender_mac, message.sender)
+            self.port.emit(frame)
+
+    def _believes(self, message: Message) -> bool:
+        """Say whether the sender's MAC goes into the cache."""
+        if not any(message.sender):
+            return False
+        known = self.cache.get(message.sender)
+        if len(self.address) == 4:
+            # RFC 826: any word of a neighbour that it knows, and whatever is for itself.
+            return known is not None or message.target == self.address
+        if message.is_question:
+            return message.target == self.address
+        if known is None:
+            return message.sender in self._waiting
+        return message.is_override or message.sender_mac == known
+
+    def _on_udp(self, packet: Packet) -> None:
+        payload = packet.body[8:]
         if payload.startswith(PING):
-            self.ttls.append(packet[8])
-            pong = PONG + payload[len(PING) :]
-            self._send(packet[12:16], udp(self.address, packet[12:16], pong, 64))
+            self.ttls.append(packet.hops)
+            self._send(packet.source, PONG + payload[len(PING) :], 64)
         else:
             self.pongs.append(payload)
 
-    def _send(self, address: bytes, packet: bytes) -> None:
-        hop = address if address[:3] == self.address[:3] else self.gateway  # All subnets are /24.
+    def _send(self, address: bytes, payload: bytes, ttl: int) -> None:
+        packet = datagram(self.address, address, 4000, 5000, payload, ttl)
+        hop = address if self.family.is_local(address, self.address) else self.gateway
         if hop in self.cache:
-            self._emit(self.cache[hop], IPV4, packet)
+            self._emit(self.cache[hop], packet)
             return
         if hop not in self._waiting:
             self.ask(hop)
         self._waiting.setdefault(hop, deque(maxlen=3)).append(packet)
 
-    def _arp(self, destination: bytes, op: int, target_mac: bytes, target: bytes) -> None:
-        head = bytes.fromhex("0001 0800 06 04") + pack("!H", op)
-        self._emit(destination, ARP, head + self.mac + self.address + target_mac + target)
-
-    def _emit(self, destination: bytes, ethertype: bytes, payload: bytes) -> None:
-        self.port.emit((destination + self.mac + ethertype + payload).ljust(60, b"\0"))
+    def _emit(self, destination: bytes, packet: bytes) -> None:
+        frame = destination + self.mac + self.family.ethertype + packet
+        self.port.emit(frame.ljust(60, b"\0"))

@@ -7,15 +7,16 @@ import pytest
 from leaf.bindings import Outcome, Timers
 from leaf.glean import Outcome as GleanOutcome
 from leaf.router import Reason as LeafReason
-from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, arp, udp, v4, vxlan
+from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, datagram, udp, vxlan
+from tests.netsim.families import FAMILIES, Family
 from tests.netsim.scenario import Rack, knows
-from tests.netsim.world import LEAF, RED, Crossing, World
+from tests.netsim.world import LEAF, RED, Crossing
 from vswitch.switch import Reason
 
 
 @pytest.fixture
-def rack() -> Rack:
-    made = Rack()
+def rack(family: Family) -> Rack:
+    made = Rack(family=family)
     made.settle()
     return made
 
@@ -29,18 +30,18 @@ def test_an_announcement_that_is_lost_is_repeated(rack: Rack) -> None:
     lost = []
 
     def first_news(crossing: Crossing) -> bool:
-        is_news = crossing.vtep == LEAF and crossing.packet[20:22] in (b"\x80\x35", b"\x08\x06")
-        if is_news and len(lost) < 4:
+        is_news = crossing.vtep == LEAF and not any(crossing.is_ip(one) for one in FAMILIES)
+        if is_news and len(lost) < 6:
             lost.append(crossing)
             return True
         return False
 
     world.drop = first_news
     world.move(h1, "B")
-    assert len(lost) == 2, "a RARP and an announcement"
+    assert len(lost) == 3, "a RARP, and an announcement of each family"
     assert not world.reaches(rack.h3, h1)
     world.advance(0.05)
-    assert len(lost) == 4
+    assert len(lost) == 6
     assert not world.reaches(rack.h3, h1)
     world.advance(0.2)
     assert rack.talk() == []
@@ -62,7 +63,7 @@ def test_an_answer_that_is_lost_is_asked_for_again(rack: Rack) -> None:
 def test_a_leafs_question_that_is_lost_is_asked_again(rack: Rack) -> None:
     world = rack.world
     world.restart_leaf()
-    world.drop = lambda crossing: crossing.packet[20:22] == b"\x08\x06"
+    world.drop = lambda crossing: crossing.is_discovery(world.family)
     assert not world.reaches(rack.h1, rack.h3)
     world.drop = lambda crossing: False
     world.advance(1.0)
@@ -132,7 +133,7 @@ def test_a_silent_guest_that_moves_takes_its_gleaned_address_along(rack: Rack) -
     world = rack.world
     h7 = world.guest("H7", "1.1.1.7", "A", listed=False)
     assert world.reaches(rack.h6, h7)
-    staged = world._add(h7, "B", "staged", False)  # Without listing its address there either.
+    staged = world.stage(h7, "B", listed=False)  # Without listing its address there either.
     world.activate(h7, "B", staged)
     world.detach(h7, "A")
     world.run()
@@ -149,20 +150,20 @@ def test_nobody_has_the_address(rack: Rack) -> None:
     since = len(world.wire)
     assert not world.reaches(rack.h6, nobody)
     world.advance(3.0)
-    assert rack.h6.errors == [(3, 1, nobody.address)]
-    asked = [c for c in world.wire[since:] if c.source == LEAF and c.packet[20:22] == b"\x08\x06"]
+    assert rack.h6.errors == [(world.family.unreachable, nobody.address)]
+    asked = [c for c in world.wire[since:] if c.source == LEAF and c.is_discovery(world.family)]
     assert [c.vtep for c in asked] == [*world.vteps.values()] * 3
     since = len(world.wire)
     assert not world.reaches(rack.h6, nobody)
-    assert rack.h6.errors == [(3, 1, nobody.address)] * 2
+    assert rack.h6.errors == [(world.family.unreachable, nobody.address)] * 2
     assert len(world.wire) - since == 2
 
 
 # Guests that leave without a word.
 
 
-def test_a_guest_that_vanishes_is_found_out_and_its_senders_are_told() -> None:
-    rack = Rack(timers=Timers(confirm_after=30.0, probe_interval=1.0, probes=3))
+def test_a_guest_that_vanishes_is_found_out_and_its_senders_are_told(family: Family) -> None:
+    rack = Rack(timers=Timers(confirm_after=30.0, probe_interval=1.0, probes=3), family=family)
     rack.settle()
     world, h3 = rack.world, rack.h3
     world.detach(h3, "B")
@@ -172,13 +173,14 @@ def test_a_guest_that_vanishes_is_found_out_and_its_senders_are_told() -> None:
     assert world.vswitches["B"].counts[Reason.UPLINK_MISS] > misses
     world.advance(40.0)
     assert world.leaf.slowpath.bindings.get(RED, h3.address) is None
-    assert world.leaf.slowpath.binding_counts[Outcome.EXPIRED] == 1
+    assert world.leaf.slowpath.binding_counts[Outcome.EXPIRED] == len(FAMILIES)
     assert world.leaf.slowpath.binding_counts[Outcome.WITHDRAWN] == 0
-    assert len(world.leaf.slowpath.bindings) == 5, "the others have answered their probes"
+    others = len(world.leaf.slowpath.bindings)
+    assert others == 5 * len(FAMILIES), "they have answered their probes"
     for sender in (rack.h6, rack.h1):
         assert not world.reaches(sender, h3)
     world.advance(3.0)
-    assert rack.h6.errors == rack.h1.errors == [(3, 1, h3.address)]
+    assert rack.h6.errors == rack.h1.errors == [(world.family.unreachable, h3.address)]
     # It comes back elsewhere, and all is well at once.
     staged = world.stage(h3, "A")
     world.activate(h3, "A", staged)
@@ -186,13 +188,13 @@ def test_a_guest_that_vanishes_is_found_out_and_its_senders_are_told() -> None:
     assert rack.talk() == []
 
 
-def test_a_guest_that_has_crashed_behind_its_port_is_found_out_too() -> None:
-    rack = Rack(timers=Timers(confirm_after=30.0, probe_interval=1.0, probes=3))
+def test_a_guest_that_has_crashed_behind_its_port_is_found_out_too(family: Family) -> None:
+    rack = Rack(timers=Timers(confirm_after=30.0, probe_interval=1.0, probes=3), family=family)
     rack.settle()
-    rack.h3.silent = True
+    rack.h3.machine.silent = True
     rack.world.advance(40.0)
     assert rack.world.leaf.slowpath.bindings.get(RED, rack.h3.address) is None
-    assert len(rack.world.leaf.slowpath.bindings) == 5
+    assert len(rack.world.leaf.slowpath.bindings) == 5 * len(FAMILIES)
 
 
 def test_a_port_that_vanishes_under_the_vswitch(rack: Rack) -> None:
@@ -237,19 +239,20 @@ def test_late_news_of_the_old_place_with_its_sequence_does_not_draw_traffic_back
 
 
 @pytest.mark.parametrize("miss", ["rewrite", "flood", "drop"])
-def test_a_miss_from_the_uplink_never_goes_back_up(miss: str) -> None:
+def test_a_miss_from_the_uplink_never_goes_back_up(miss: str, family: Family) -> None:
     """Whatever the leaf believes wrongly, a frame crosses to a vswitch once and ends there."""
-    rack = Rack(miss=miss)
+    rack = Rack(miss=miss, family=family)
     rack.settle()
     world = rack.world
     stale = rack.h1.mac
     world.detach(rack.h1, "A")
     since = len(world.wire)
+    packet = family.ethertype + datagram(rack.h3.address, rack.h1.address, 4000, 5000, b"payload")
     frames = [
-        udp(stale, SHARED_MAC, "1.1.1.3", "1.1.1.1"),
-        udp(SHARED_MAC, rack.h3.mac, "1.1.1.3", "1.1.1.1"),
-        udp(OTHER_SHARED_MAC, SHARED_MAC, "1.1.1.3", "1.1.1.1"),
-        arp(stale, SHARED_MAC, "1.1.1.254", "1.1.1.1"),
+        stale + SHARED_MAC + packet,
+        SHARED_MAC + rack.h3.mac + packet,
+        OTHER_SHARED_MAC + SHARED_MAC + packet,
+        family.question(SHARED_MAC, rack.h1.gateway, rack.h1.address, stale),
     ]
     leaf = world.leaf.tunnel
     for frame in frames:
@@ -286,13 +289,24 @@ def test_a_broadcast_of_a_guest_goes_to_no_other_host(rack: Rack) -> None:
 
 
 def test_a_duplicate_address_is_detected_across_hosts(rack: Rack) -> None:
-    """A newcomer at B probes for H2's address before it uses it (RFC 5227)."""
-    world: World = rack.world
+    """A newcomer at B probes for H2's address before it uses it (RFC 5227, RFC 4862)."""
+    world = rack.world
     newcomer = world.guest("N", "1.1.1.2", "B", listed=False)
-    newcomer.cache[v4("1.1.1.2")] = b""  # So that it takes in an answer about this address.
-    head = b"\0\1\x08\0\6\4\0\1" + newcomer.mac + bytes(4) + bytes(6) + v4("1.1.1.2")
-    newcomer.port.emit(b"\xff" * 6 + newcomer.mac + b"\x08\x06" + head)
+    newcomer.probe()
     world.run()
-    assert newcomer.cache[v4("1.1.1.2")] == SHARED_MAC
-    binding = world.leaf.slowpath.bindings.get(RED, v4("1.1.1.2"))
+    assert newcomer.conflicts == [SHARED_MAC]
+    binding = world.leaf.slowpath.bindings.get(RED, newcomer.address)
     assert binding is not None and binding.mac == rack.h2.mac
+    assert rack.talk() == []
+
+
+@pytest.mark.parametrize("moves", ["", "B", "BA"])
+def test_a_guests_own_address_is_no_duplicate_wherever_it_is(rack: Rack, moves: str) -> None:
+    """It has moved, and then boots and probes, as it does before it uses its address."""
+    for host in moves:
+        rack.world.move(rack.h1, host)
+    for half in (rack.h1, rack.h1.other):
+        half.probe()
+        rack.world.advance(2.0)
+        assert half.conflicts == []
+    assert rack.talk() == []

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from leaf.neighbour import Reason as ArpReason
+from leaf.neighbour import Reason as AnswerReason
 from leaf.router import Reason as LeafReason
-from tests.frames import SHARED_MAC, v4
+from tests.frames import SHARED_MAC
+from tests.netsim.families import Family
 from tests.netsim.scenario import Rack, knows
 from tests.netsim.world import LEAF
 from vswitch.switch import Reason
 
 
 @pytest.fixture
-def rack() -> Rack:
-    return Rack()
+def rack(family: Family) -> Rack:
+    return Rack(family=family)
 
 
 def test_the_leaf_knows_everybody_before_anybody_has_spoken(rack: Rack) -> None:
     """From the vswitches' announcements alone: the guests' caches are still empty."""
-    bound = {(b.address, b.vtep) for b in rack.world.leaf.slowpath.bindings.all()}
-    place = rack.world.place
-    assert bound == {(g.address, rack.world.vteps[place[g.name]]) for g in rack.guests}
-    assert all(not guest.cache for guest in rack.guests)
+    assert rack.world.bound() == rack.world.places()
+    assert not any(rack.caches().values())
 
 
 def test_local_guests_talk_by_their_true_macs_and_not_by_the_leaf(rack: Rack) -> None:
@@ -31,11 +30,11 @@ def test_local_guests_talk_by_their_true_macs_and_not_by_the_leaf(rack: Rack) ->
     assert knows(rack.h2, rack.h1) == {rack.h1.mac}
     assert rack.world.ip_packets() == []
     assert rack.world.vswitches["A"].counts[Reason.LOCAL] >= 2
-    assert rack.world.leaf.slowpath.arp_counts[ArpReason.SAME_VTEP] == 1
+    assert rack.world.family.counts(rack.world.leaf.slowpath)[AnswerReason.SAME_VTEP] == 1
 
 
 def test_remote_guests_talk_by_the_shared_mac_through_the_leaf(rack: Rack) -> None:
-    """The ARP question crosses to the leaf and stops there: the other host never hears it."""
+    """The question crosses to the leaf and stops there: the other host never hears it."""
     since = len(rack.world.wire)
     assert rack.world.reaches(rack.h1, rack.h3)
     assert knows(rack.h1, rack.h3) == knows(rack.h3, rack.h1) == {SHARED_MAC}
@@ -43,7 +42,7 @@ def test_remote_guests_talk_by_the_shared_mac_through_the_leaf(rack: Rack) -> No
     a, b = rack.world.vteps["A"], rack.world.vteps["B"]
     assert [(c.source, c.vtep) for c in crossings] == [(a, LEAF), (LEAF, b), (b, LEAF), (LEAF, a)]
     assert rack.world.leaf.counts[LeafReason.ROUTED] == 2
-    assert v4("1.1.1.1") not in rack.h4.cache
+    assert rack.h1.address not in rack.h4.cache
     for crossing in rack.world.wire[since:]:
         if crossing.source == LEAF:
             assert not crossing.packet[8] & 1
@@ -52,8 +51,8 @@ def test_remote_guests_talk_by_the_shared_mac_through_the_leaf(rack: Rack) -> No
 def test_between_subnets_only_the_gateway_is_known(rack: Rack) -> None:
     assert rack.world.reaches(rack.h1, rack.h5)
     assert rack.world.reaches(rack.h1, rack.h6)
-    assert rack.h1.cache == {v4("1.1.1.254"): SHARED_MAC}
-    assert rack.h5.cache == rack.h6.cache == {v4("2.2.2.254"): SHARED_MAC}
+    assert rack.h1.cache == {rack.h1.gateway: SHARED_MAC}
+    assert rack.h5.cache == rack.h6.cache == {rack.h5.gateway: SHARED_MAC}
     assert rack.h5.ttls == rack.h6.ttls == [63]
 
 
@@ -78,8 +77,10 @@ def test_a_routed_hop_is_counted_and_a_local_one_is_not(rack: Rack) -> None:
         assert peer.ttls == [ttl]
 
 
-def test_hop_neutral_means_that_a_subnet_is_one_hop_wherever_its_guests_are() -> None:
-    rack = Rack(hop_neutral=True)
+def test_hop_neutral_means_that_a_subnet_is_one_hop_wherever_its_guests_are(
+    family: Family,
+) -> None:
+    rack = Rack(hop_neutral=True, family=family)
     for peer, ttl in ((rack.h2, 64), (rack.h3, 64), (rack.h5, 63)):
         assert rack.world.reaches(rack.h1, peer)
         assert peer.ttls == [ttl]
@@ -87,11 +88,11 @@ def test_hop_neutral_means_that_a_subnet_is_one_hop_wherever_its_guests_are() ->
 
 def test_the_gateway_answers_a_ping_of_ttl_one_that_is_to_go_on(rack: Rack) -> None:
     assert not rack.world.reaches(rack.h1, rack.h5, ttl=1)
-    assert rack.h1.errors == [(11, 0, rack.h5.address)]
+    assert rack.h1.errors == [(rack.world.family.expired, rack.h5.address)]
     assert rack.h5.ttls == []
 
 
-def test_a_gratuitous_arp_stays_on_its_host(rack: Rack) -> None:
+def test_an_announcement_stays_on_its_host(rack: Rack) -> None:
     rack.settle()
     before = rack.caches()
     since = len(rack.world.wire)

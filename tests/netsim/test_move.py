@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import pytest
 
-from leaf.neighbour import Reason as ArpReason
+from leaf.neighbour import Reason as AnswerReason
 from leaf.router import Reason as LeafReason
 from tests.frames import OTHER_SHARED_MAC, SHARED_MAC
+from tests.netsim.families import Family
 from tests.netsim.scenario import Rack, knows
 from tests.netsim.world import LEAF
 from vswitch.switch import Reason
 
 
 @pytest.fixture
-def rack() -> Rack:
-    made = Rack()
+def rack(family: Family) -> Rack:
+    made = Rack(family=family)
     made.settle()
     return made
 
@@ -78,7 +79,7 @@ def test_a_confirmation_heals_a_stale_entry_in_one_round_trip(rack: Rack) -> Non
     h2.confirm(h1)
     world.run()
     assert knows(h2, h1) == {SHARED_MAC}
-    assert world.leaf.slowpath.arp_counts[ArpReason.HEALED] == 1
+    assert world.family.counts(world.leaf.slowpath)[AnswerReason.HEALED] == 1
     rewritten = world.vswitches["A"].counts[Reason.MISS_REWRITTEN]
     gateway = world.vswitches["A"].counts[Reason.GATEWAY]
     assert world.reaches(h2, h1)
@@ -99,7 +100,7 @@ def test_new_neighbours_go_by_the_leaf_until_they_ask_and_then_directly(rack: Ra
     h1.confirm(h4)
     world.run()
     assert knows(h1, h4) == {SHARED_MAC}
-    assert world.leaf.slowpath.arp_counts[ArpReason.HEALED] == 0
+    assert world.family.counts(world.leaf.slowpath)[AnswerReason.HEALED] == 0
     h1.ask(h4.address)
     world.run()
     assert knows(h1, h4) == {h4.mac}
@@ -111,7 +112,7 @@ def test_new_neighbours_go_by_the_leaf_until_they_ask_and_then_directly(rack: Ra
     assert world.ip_packets(since) == []
 
 
-def test_a_gratuitous_arp_of_the_moved_guest_heals_its_new_neighbours(rack: Rack) -> None:
+def test_an_announcement_of_the_moved_guest_heals_its_new_neighbours(rack: Rack) -> None:
     world, h1 = rack.world, rack.h1
     world.move(h1, "B")
     h1.announce()
@@ -131,7 +132,7 @@ def test_there_and_back_again(rack: Rack) -> None:
 def test_a_guests_first_own_frame_activates_it(rack: Rack) -> None:
     """No orchestrator says a word: the guest that was stopped at A goes on at B by sending."""
     world, h1 = rack.world, rack.h1
-    h1.port = world.stage(h1, "B")
+    h1.machine.port = world.stage(h1, "B")
     h1.port.park(False)
     world.detach(h1, "A")
     world.place["H1"] = "B"
@@ -139,21 +140,21 @@ def test_a_guests_first_own_frame_activates_it(rack: Rack) -> None:
     assert rack.talk() == []
 
 
-def test_hop_neutral_flows_survive_with_a_ttl_of_one() -> None:
+def test_hop_neutral_flows_survive_with_a_ttl_of_one(family: Family) -> None:
     """GTSM and BFD talk with a neighbour; after a move it is still one, seen from the guests."""
-    neutral, plain = Rack(hop_neutral=True), Rack()
+    neutral, plain = Rack(hop_neutral=True, family=family), Rack(family=family)
     for rack, survives in ((neutral, True), (plain, False)):
         rack.settle()
         assert rack.world.reaches(rack.h1, rack.h2, ttl=1)
         rack.world.move(rack.h1, "B")
         assert rack.world.reaches(rack.h1, rack.h2, ttl=1) == survives
         assert rack.world.reaches(rack.h2, rack.h1, ttl=1) == survives
-    assert plain.h1.errors == [(11, 0, plain.h2.address)]
+    assert plain.h1.errors == [(family.expired, plain.h2.address)]
 
 
-def test_a_move_between_groups_with_another_shared_mac() -> None:
+def test_a_move_between_groups_with_another_shared_mac(family: Family) -> None:
     """At C even the gateway's MAC in H1's cache is a stale one, and so it is rewritten as well."""
-    rack = Rack("ABC", second_group="C")
+    rack = Rack("ABC", second_group="C", family=family)
     rack.settle()
     world, h1 = rack.world, rack.h1
     world.move(h1, "C")
@@ -173,8 +174,8 @@ def test_a_move_between_groups_with_another_shared_mac() -> None:
 # What others do with a miss.
 
 
-def test_drop_loses_the_flow_and_shows_what_rewriting_is_for() -> None:
-    rack = Rack(miss="drop")
+def test_drop_loses_the_flow_and_shows_what_rewriting_is_for(family: Family) -> None:
+    rack = Rack(miss="drop", family=family)
     rack.settle()
     world, h1, h2 = rack.world, rack.h1, rack.h2
     world.move(h1, "B")
@@ -185,13 +186,13 @@ def test_drop_loses_the_flow_and_shows_what_rewriting_is_for() -> None:
     assert world.reaches(rack.h3, h1) and world.reaches(rack.h5, h1)
 
 
-def test_flood_shows_the_flow_to_bystanders_and_still_loses_it() -> None:
-    rack = Rack(miss="flood")
+def test_flood_shows_the_flow_to_bystanders_and_still_loses_it(family: Family) -> None:
+    rack = Rack(miss="flood", family=family)
     rack.settle()
     world, h1, h2 = rack.world, rack.h1, rack.h2
     world.move(h1, "B")
     assert not world.reaches(h1, h2)
-    astray = rack.h3.astray + rack.h4.astray
+    astray = rack.h3.machine.astray + rack.h4.machine.astray
     assert astray and all(frame[:6] == h2.mac and frame[6:12] == h1.mac for frame in astray)
     # The leaf does not flood: to a plain fabric, a MAC that it has not learnt is a foreign one.
     assert world.leaf.counts[LeafReason.FOREIGN_MAC] > 0

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from leaf.config import Config as LeafConfig
-from tools.fabric import daemons, topology
+from tools.fabric import daemons, lab, topology
+from tools.fabric.process import LabError
 from tools.fabric.topology import Assigned, Family, Topology
 from vswitch.config import Config as VswitchConfig
 from vswitch.service import settings
@@ -77,9 +78,46 @@ def test_a_guest_that_makes_its_own_address_is_assigned_none() -> None:
     assert list(read.assigned(read.guest[0])) == [Family.IPV4]
 
 
+def with_dhcp(**of_guest: object) -> dict[str, Any]:
+    """The same with DHCP in the segment."""
+    given = table(**of_guest)
+    given["segment"][0]["dhcp"] = {"mode": "respond", "pool": ["1.1.1.100-1.1.1.109"]}
+    return given
+
+
+@pytest.mark.parametrize(
+    ("address", "address6", "ways"),
+    [
+        ("1.1.1.1", "2001:db8:1::1", ("file", "file")),
+        ("dhcp", "auto", ("dhcp", "auto")),
+        ("dhcp", "dhcp", ("dhcp", "dhcp")),
+        (None, None, (None, None)),
+    ],
+)
+def test_a_guest_comes_by_its_addresses_in_the_way_that_the_file_says(
+    address: str | None, address6: str | None, ways: tuple[str | None, str | None]
+) -> None:
+    read = Topology.model_validate(with_dhcp(address=address, address6=address6))
+    guest = read.guest[0]
+    assert (guest.way(Family.IPV4), guest.way(Family.IPV6)) == ways
+    from_file = [family for family in Family if guest.way(family) == "file"]
+    assert list(read.assigned(guest)) == from_file
+
+
+def test_without_a_client_a_lab_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it has made anything."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(lab, "STATE", tmp_path / "state")
+    with pytest.raises(LabError, match="apt-get install isc-dhcp-client"):
+        lab.Lab(Topology.model_validate(with_dhcp(address6="dhcp"))).up()
+    assert not (tmp_path / "state").exists()
+
+
 def test_another_miss_policy_leaves_the_addresses_as_they_are() -> None:
-    for address6 in ("auto", "2001:db8:1::1", None):
-        read = Topology.model_validate(table(address6=address6))
+    for address6 in ("auto", "dhcp", "2001:db8:1::1", None):
+        read = Topology.model_validate(with_dhcp(address6=address6))
         assert read.with_miss("drop").guest == read.guest
         assert read.with_miss("drop").segment[0].gateways == read.segment[0].gateways
 
@@ -89,15 +127,26 @@ def test_another_miss_policy_leaves_the_addresses_as_they_are() -> None:
     [
         pytest.param(
             {"address6": "nonsense"},
-            "guest[0].address6: write an IPv6 address such as '2001:db8:1::1', or 'auto'"
+            "guest[0].address6: write an IPv6 address such as '2001:db8:1::1', or 'auto' or 'dhcp'"
             " (here: 'nonsense')",
             id="no_address",
         ),
         pytest.param(
             {"address6": "1.1.1.1"},
-            "guest[0].address6: write an IPv6 address such as '2001:db8:1::1', or 'auto'"
+            "guest[0].address6: write an IPv6 address such as '2001:db8:1::1', or 'auto' or 'dhcp'"
             " (here: '1.1.1.1')",
             id="the_other_family",
+        ),
+        pytest.param(
+            {"address": "auto"},
+            "guest[0].address: write an IPv4 address such as '1.1.1.1', or 'dhcp' (here: 'auto')",
+            id="auto_is_only_of_ipv6",
+        ),
+        pytest.param(
+            {"address": "dhcp"},
+            "guest 'H1' wants an address by DHCP, but segment 'red' has no [segment.dhcp] (with"
+            ' mode = "off" where a guest is the server)',
+            id="nobody_serves_it",
         ),
         pytest.param(
             {"address6": "2001:db8:2::1"},

@@ -16,8 +16,8 @@ from vswitch.service.client import ClientError
 from vswitch.service.settings import SettingsError
 
 from . import topology
-from .daemons import LabError
 from .lab import Lab
+from .process import LabError
 
 app = cli.make("lab", "A whole fabric in network namespaces, from one topology file.")
 File = Annotated[

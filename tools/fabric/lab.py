@@ -4,11 +4,14 @@
 belongs to the lab but is not in the topology any more is removed. Where a guest is, only the
 vswitches know: they are asked.
 
-Where the topology gives a guest an IPv6 address, its kernel speaks IPv6 as any Linux does: with
-duplicate address detection, which `up` sits out, and without listening to the gateway's
-advertisements, since address and route are the file's. One whose `address6` is "auto" listens to
-them in its own time, and the vswitch lets it use any IPv6 address, since none is listed. Hosts
-and leaf have IPv6 where that is the underlay's family; everything else in the lab has it off.
+A guest's addresses come from the file, or the guest sees to them itself, and then the vswitch lets
+it use any of that family, since none is listed. Where the file gives an IPv6 address, its kernel
+speaks IPv6 as any Linux does: with duplicate address detection, and without listening to the
+gateway's advertisements, since address and route are the file's. With "auto" it listens to them for
+both; with "dhcp" for the route only, and a DHCP client of the lab's runs in it. `up` waits until
+every guest may use its addresses: those of the file it insists on, of others it only says that they
+are missing, since the network may be of one's own. Hosts and leaf have IPv6 where that is the
+underlay's family; everything else in the lab has it off.
 
 `move` keeps the guest's link: its TAP has several queues, the new host's vswitch opens one before
 the old host's closes its own. So carrier never drops, and the guest's neighbour cache and sockets
@@ -25,10 +28,12 @@ from typing import Any, NamedTuple
 
 from vswitch.service.client import Client, ClientError
 
-from . import daemons, namespace
-from .daemons import DaemonProcess, LabError
-from .namespace import Namespace
-from .topology import Assigned, Family, GuestEntry, Topology
+from . import daemons, dhclient, namespace
+from .daemons import DaemonProcess
+from .dhclient import Dhclient
+from .namespace import Address, Namespace
+from .process import LabError, LabProcess
+from .topology import Family, GuestEntry, Topology
 
 STATE = Path("/run/tapestry-lab")
 GUEST_LINK = "eth0"
@@ -36,6 +41,10 @@ UNDERLAY_LINK = "eth0"
 BRIDGE = "br0"
 DAD_TIMEOUT = 5.0
 """Linux asks once and waits a second (RFC 4862 section 5.1); the rest is for a busy machine."""
+ONLINE_TIMEOUT = 15.0
+"""For guests that see to their addresses themselves: twice duplicate address detection, and between
+them a question for a router or a server, which is repeated after four seconds."""
+POLL = 0.02
 
 
 class Move(NamedTuple):
@@ -63,6 +72,18 @@ class Lab:
             host.name: DaemonProcess("vswitch", host.name, self.node(host.name), self.directory)
             for host in topology.host
         }
+        self._clients: dict[tuple[str, Family], Dhclient] = {}
+        self._clients = {
+            (guest.name, family): self._client(guest.name, family)
+            for guest in topology.guest
+            for family in Family
+            if guest.way(family) == "dhcp"
+        }
+
+    def _client(self, guest: str, family: Family) -> Dhclient:
+        """Return the DHCP client of a guest, which need not be in the topology any more."""
+        known = self._clients.get((guest, family))
+        return known or Dhclient(guest, family, GUEST_LINK, self.node(guest), self.directory)
 
     def node(self, name: str) -> Namespace:
         """Return the namespace of a host, guest, the leaf or the spine."""
@@ -83,7 +104,9 @@ class Lab:
     # -- up and down ---------------------------------------------------------------------------
 
     def up(self) -> list[str]:
-        """Bring up what is missing; return what was done, a line each."""
+        """Bring up what is missing; return what was done, a line each. Raises LabError."""
+        if self._clients:
+            dhclient.require()
         self.directory.mkdir(parents=True, exist_ok=True)
         done = self._remove_strangers()
         self._build_underlay()
@@ -96,6 +119,8 @@ class Lab:
             outcome = daemon.up(configs[daemon.name])
             if outcome != "running":
                 done.append(f"{daemon.kind} {daemon.name}: {outcome}")
+        for guest in self.topology.guest:
+            self._stop_clients(guest)
         made = [guest.name for guest in self.topology.guest if self._build_guest(guest)]
         for daemon in self._daemons:
             daemon.wait_ready()
@@ -114,16 +139,22 @@ class Lab:
                 self._verb(guest.host, "/v1/guests", self._attachment(guest))
                 done.append(f"guest {guest.name}: attached at {guest.host}")
             self._take_guest_up(guest)
-        self._wait_for_addresses()
-        return done
+        done += self._start_clients(Family.IPV4)
+        self._wait_until_usable("dhcp")
+        done += self._start_clients(Family.IPV6)
+        self._wait_until_usable("file")
+        return done + self._wait_until_online()
 
     def down(self) -> None:
         """Stop the daemons and remove every namespace and file of this lab."""
+        prefix = f"{self.name}-"
+        mine = [name for name in namespace.names() if name.startswith(prefix)]
+        nodes = {name.removeprefix(prefix) for name in mine} | {name for name, _ in self._clients}
+        clients = [self._client(node, family) for node in nodes for family in Family]
         with ThreadPoolExecutor() as pool:
-            list(pool.map(DaemonProcess.down, self._daemons))
-        for name in namespace.names():
-            if name.startswith(f"{self.name}-"):
-                Namespace(name).remove()
+            list(pool.map(LabProcess.down, [*self._daemons, *clients]))
+        for name in mine:
+            Namespace(name).remove()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _remove_strangers(self) -> list[str]:
@@ -138,6 +169,8 @@ class Lab:
                 if (self.directory / f"{node}.pid").exists():
                     stranger = DaemonProcess("vswitch", node, Namespace(name), self.directory)
                     stranger.down()
+                for family in Family:
+                    self._client(node, family).down()
                 Namespace(name).remove()
                 done.append(f"{node}: removed")
         return done
@@ -168,7 +201,11 @@ class Lab:
         is_missing = node.link(GUEST_LINK) is None
         if is_missing:
             node.add_tap(GUEST_LINK, guest.mac.hex(":"), self.topology.underlay.guest_mtu)
-        node.sysctl(f"ipv6/conf/{GUEST_LINK}/accept_ra", int(guest.address6 == "auto"))
+        way = guest.way(Family.IPV6)
+        # DHCPv6 tells no routes; whoever uses it takes those that are advertised, but makes itself
+        # no second address of the prefix beside them.
+        node.sysctl(f"ipv6/conf/{GUEST_LINK}/accept_ra", int(way in ("auto", "dhcp")))
+        node.sysctl(f"ipv6/conf/{GUEST_LINK}/autoconf", int(way != "dhcp"))
         # The wait before the first question of DAD is for networks whose hosts all boot at once.
         node.sysctl(f"ipv6/conf/{GUEST_LINK}/router_solicitation_delay", 0)
         return is_missing
@@ -178,35 +215,85 @@ class Lab:
         link = node.link(GUEST_LINK)
         if link is not None and not link.up:
             node.link_up(GUEST_LINK)
-        for address, gateway, prefix_len in self._held_to(guest).values():
+        for address, gateway, prefix_len in self.topology.assigned(guest).values():
             node.add_address(GUEST_LINK, address, prefix_len)
             node.add_default_route(gateway)
 
-    def _held_to(self, guest: GuestEntry) -> dict[Family, Assigned]:
-        """Return what `up` sets in a guest, and what the vswitch lets it use of those families; not
-        what a DHCP client is to get."""
-        assigned = self.topology.assigned(guest)
-        if guest.dhcp:
-            del assigned[Family.IPV4]
-        return assigned
+    # -- addresses -----------------------------------------------------------------------------
 
-    def _wait_for_addresses(self) -> None:
-        """Wait until every guest may use the addresses that the topology gives it."""
+    def _stop_clients(self, guest: GuestEntry) -> None:
+        """Stop the clients that the file does not want any more, and those of a guest whose link is
+        gone or down: it begins anew, and so must they."""
+        node = self.node(guest.name)
+        link = node.link(GUEST_LINK) if node.exists() else None
+        for family in Family:
+            if link is None or not link.up or guest.way(family) != "dhcp":
+                self._client(guest.name, family).down()
+
+    def _start_clients(self, family: Family) -> list[str]:
+        """Start the DHCP clients of a family that do not run; return a line for each."""
+        return [
+            f"guest {guest}: asks for its {family.label} address by DHCP"
+            for (guest, of), client in self._clients.items()
+            if of is family and client.up()
+        ]
+
+    def _entries(self, guest: GuestEntry, family: Family) -> list[Address]:
+        """Return what a guest has of a family."""
+        is_ipv6 = family is Family.IPV6
+        entries = self.node(guest.name).addresses(GUEST_LINK)
+        return [entry for entry in entries if (":" in entry.address) == is_ipv6]
+
+    def _wait_until_usable(self, way: str) -> None:
+        """Wait until the guests that come by their IPv6 addresses in this way may use those that
+        they have: with "file" all, with "dhcp" the link-local one. Raises LabError."""
         until = time.monotonic() + DAD_TIMEOUT
         for guest in self.topology.guest:
-            if Family.IPV6 in self.topology.assigned(guest):
-                while self._is_waiting(guest):
-                    if time.monotonic() > until:
-                        raise LabError(f"guest {guest.name!r}: its IPv6 addresses stay tentative")
-                    time.sleep(0.02)
+            while guest.way(Family.IPV6) == way and self._is_tentative(guest):
+                if time.monotonic() > until:
+                    raise LabError(f"guest {guest.name!r}: its IPv6 addresses stay tentative")
+                time.sleep(POLL)
 
-    def _is_waiting(self, guest: GuestEntry) -> bool:
-        """Say whether a guest still asks whether others have its addresses."""
-        entries = self.node(guest.name).addresses(GUEST_LINK)
+    def _is_tentative(self, guest: GuestEntry) -> bool:
+        """Say whether a guest has none, or still asks whether others have them."""
+        entries = self._entries(guest, Family.IPV6)
         for entry in entries:
             if entry.duplicate:
                 raise LabError(f"guest {guest.name!r}: somebody else has {entry.address}")
-        return any(entry.tentative for entry in entries)
+        return not entries or any(entry.tentative for entry in entries)
+
+    def _wait_until_online(self) -> list[str]:
+        """Wait until the guests that see to their addresses themselves have them; return a line
+        for each of them that has none in time."""
+        until = time.monotonic() + ONLINE_TIMEOUT
+        missing = []
+        for guest in self.topology.guest:
+            for family in Family:
+                if guest.way(family) not in ("auto", "dhcp"):
+                    continue
+                while self._own_address(guest, family) is None and time.monotonic() < until:
+                    time.sleep(POLL)
+                if self._own_address(guest, family) is None:
+                    missing.append(f"guest {guest.name}: {self._why_offline(guest, family)}")
+        return missing
+
+    def _why_offline(self, guest: GuestEntry, family: Family) -> str:
+        client = self._clients.get((guest.name, family))
+        if client is None:
+            return f"has no {family.label} address yet; does the gateway advertise a prefix?"
+        runs = "still asks" if client.process() else "has ended"
+        return f"has no {family.label} address yet; its DHCP client {runs}, see {client.log}"
+
+    def _own_address(self, guest: GuestEntry, family: Family) -> str | None:
+        """Return the address of a family that a guest has made or been given, once it is in use."""
+        node = self.node(guest.name)
+        if not node.exists() or node.link(GUEST_LINK) is None:
+            return None
+        for entry in self._entries(guest, family):
+            is_link_local = entry.address.startswith("fe80:")
+            if not (entry.tentative or entry.duplicate or is_link_local):
+                return entry.address
+        return None
 
     # -- guests --------------------------------------------------------------------------------
 
@@ -237,7 +324,7 @@ class Lab:
             "netns": f"{self.name}-{guest.name}",
             "multi-queue": True,
             "macs": [guest.mac.hex(":")],
-            "addresses": [one.address for one in self._held_to(guest).values()],
+            "addresses": [one.address for one in self.topology.assigned(guest).values()],
         }
 
     def _verb(self, host: str, url: str, body: Any = None) -> None:
@@ -329,8 +416,8 @@ class Lab:
                 {
                     "node": guest.name,
                     "kind": "guest",
-                    "address": str(guest.address),
-                    "address6": self._address6(guest),
+                    "address": self._address_of(guest, Family.IPV4),
+                    "address6": self._address_of(guest, Family.IPV6),
                     "at": at,
                     "state": "active" if at else "absent",
                 }
@@ -342,13 +429,12 @@ class Lab:
             return self.topology.underlay.leaf
         return next(host for host in self.topology.host if host.name == name).address
 
-    def _address6(self, guest: GuestEntry) -> str | None:
-        """Return a guest's IPv6 address; where it makes its own, what it has made, or "auto"."""
-        if guest.address6 != "auto":
-            return None if guest.address6 is None else str(guest.address6)
-        node = self.node(guest.name)
-        if not node.exists() or node.link(GUEST_LINK) is None:
-            return "auto"
-        in_use = [entry.address for entry in node.addresses(GUEST_LINK) if not entry.tentative]
-        routable = (text for text in in_use if ":" in text and not text.startswith("fe80:"))
-        return next(routable, "auto")
+    def _address_of(self, guest: GuestEntry, family: Family) -> str | None:
+        """Return a guest's address; where that is its own affair, the one that it has by now, or
+        else how it is to come by one."""
+        assigned = self.topology.assigned(guest).get(family)
+        if assigned is not None:
+            return assigned.address
+        if family is Family.IPV6 and guest.address6 is None:
+            return None
+        return self._own_address(guest, family) or guest.way(family)

@@ -1,7 +1,8 @@
 """The topology file: what a fabric consists of.
 
 A segment has an IPv4 subnet and may have an IPv6 one beside it, and so have its guests. Each family
-has a key of its own, not a place in a list: there is one of each, and only IPv6 knows "auto".
+has a key of its own, not a place in a list: there is one of each, and only IPv6 knows "auto". Where
+a guest's address does not stand in the file, the same key says how the guest comes by it.
 """
 
 from __future__ import annotations
@@ -50,19 +51,36 @@ class Family(StrEnum):
         return {"ipv4": "IPv4", "ipv6": "IPv6"}[self.value]
 
 
-def _to_address6(value: Any) -> Any:
+def _reader(
+    kind: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address],
+    family: Family,
+    example: str,
+    words: tuple[str, ...],
+) -> BeforeValidator:
     """Say here what is wrong: of a union, pydantic would complain once for each of its members."""
-    if value is None or value == "auto" or isinstance(value, ipaddress.IPv6Address):
-        return value
-    with suppress(ValueError):
-        return ipaddress.IPv6Address(str(value))
-    raise ValueError("write an IPv6 address such as '2001:db8:1::1', or 'auto'")
+
+    def read(value: Any) -> Any:
+        if value is None or value in words or isinstance(value, kind):
+            return value
+        with suppress(ValueError):
+            return kind(str(value))
+        choices = " or ".join(f"'{word}'" for word in words)
+        raise ValueError(f"write an {family.label} address such as '{example}', or {choices}")
+
+    return BeforeValidator(read)
 
 
-Address6Field = Annotated[
-    ipaddress.IPv6Address | Literal["auto"] | None, BeforeValidator(_to_address6)
+Address4Field = Annotated[
+    ipaddress.IPv4Address | Literal["dhcp"] | None,
+    _reader(ipaddress.IPv4Address, Family.IPV4, "1.1.1.1", ("dhcp",)),
 ]
-"""An IPv6 address; or auto: the guest makes its own, of what the gateway advertises (SLAAC)."""
+"""An IPv4 address; or dhcp: a DHCP client in the guest gets it."""
+Address6Field = Annotated[
+    ipaddress.IPv6Address | Literal["auto", "dhcp"] | None,
+    _reader(ipaddress.IPv6Address, Family.IPV6, "2001:db8:1::1", ("auto", "dhcp")),
+]
+"""An IPv6 address; or auto: the guest makes its own, of what the gateway advertises (SLAAC); or
+dhcp: a DHCPv6 client in the guest gets it, and the gateway advertises the route."""
 
 
 def _to_network(value: Any) -> Any:
@@ -160,11 +178,18 @@ class GuestEntry(Settings):
     name: NodeName
     host: NodeName
     segment: NodeName
-    address: ipaddress.IPv4Address
+    address: Address4Field = None
+    """None leaves IPv4 to whoever is in the guest: `up` sets nothing and holds it to nothing."""
     address6: Address6Field = None
+    """None is a guest without IPv6."""
     mac: MacField
-    dhcp: bool = False
-    """Leave the IPv4 address to a DHCP client in the guest: `up` sets none and holds it to none."""
+
+    def way(self, family: Family) -> Literal["file", "auto", "dhcp"] | None:
+        """Say how the guest comes by its address of a family."""
+        address = self.address if family is Family.IPV4 else self.address6
+        if isinstance(address, str) or address is None:
+            return address
+        return "file"
 
 
 class Topology(Settings):
@@ -200,8 +225,13 @@ class Topology(Settings):
     def _check_addresses(self, guest: GuestEntry) -> None:
         segment = self.segment_of(guest)
         network = segment.gateway.network
-        if guest.address not in network:
+        if guest.way(Family.IPV4) == "file" and guest.address not in network:
             raise ValueError(f"guest {guest.name!r}: {guest.address} is not in {network}")
+        if "dhcp" in (guest.address, guest.address6) and segment.dhcp is None:
+            raise ValueError(
+                f"guest {guest.name!r} wants an address by DHCP, but segment {segment.name!r} has"
+                ' no [segment.dhcp] (with mode = "off" where a guest is the server)'
+            )
         if guest.address6 is None:
             return
         if self.underlay.guest_mtu < MIN_IPV6_MTU:
@@ -212,7 +242,7 @@ class Topology(Settings):
                 f"guest {guest.name!r} has an address6, but segment {segment.name!r} no gateway6"
             )
         network6 = segment.gateway6.network
-        if guest.address6 != "auto" and guest.address6 not in network6:
+        if guest.way(Family.IPV6) == "file" and guest.address6 not in network6:
             raise ValueError(f"guest {guest.name!r}: {guest.address6} is not in {network6}")
         if guest.address6 == "auto" and network6.prefixlen != SLAAC_PREFIX_LEN:
             raise ValueError(
@@ -224,8 +254,8 @@ class Topology(Settings):
         return next(segment for segment in self.segment if segment.name == guest.segment)
 
     def assigned(self, guest: GuestEntry) -> dict[Family, Assigned]:
-        """Return the addresses that the file gives to a guest; one that it makes itself is not
-        among them."""
+        """Return the addresses that the file gives to a guest; one that it makes itself or gets by
+        DHCP is not among them."""
         segment = self.segment_of(guest)
         pairs = {
             Family.IPV4: (guest.address, segment.gateway),
@@ -234,7 +264,7 @@ class Topology(Settings):
         return {
             family: Assigned(str(address), str(gateway.ip), gateway.network.prefixlen)
             for family, (address, gateway) in pairs.items()
-            if gateway is not None and address not in (None, "auto")
+            if gateway is not None and guest.way(family) == "file"
         }
 
     def addresses(self, family: Family) -> dict[str, str]:

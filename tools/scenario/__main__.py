@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.text import Text
 
 from tools.fabric import topology
-from tools.fabric.daemons import LabError
 from tools.fabric.lab import Lab
+from tools.fabric.process import LabError
 from tools.fabric.topology import Family
 from vswitch.service.client import ClientError
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.fabric.daemons import LabError
 from tools.fabric.lab import Lab
+from tools.fabric.process import LabError
 from tools.fabric.topology import Family
 
 REPOSITORY = Path(__file__).resolve().parents[2]
