@@ -1,0 +1,232 @@
+"""Guests that get online by a DHCP server elsewhere: dnsmasq, on the underlay.
+
+It has no interface in the guests' subnets, so each address that it gives is one that it was asked
+for by link selection (IPv4) or link address (IPv6), and it knows nothing of VXLAN or of moves.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tools.fabric import daemons, namespace
+from tools.fabric.lab import BRIDGE, UNDERLAY_LINK, Lab
+from tools.fabric.namespace import Namespace
+from tools.fabric.topology import Topology
+
+from .commands import counters, ping, wait_until
+from .conftest import seed
+from .dhcp_guest import Client, addresses6, rows
+
+SERVER, SERVER6, RELAY6 = "10.99.0.53", "fd99::53", "fd99::1"
+T1 = 6
+"""Seconds until a client renews; dnsmasq leases for two minutes at least."""
+NODE = Namespace("dnsmasq")
+"""Not one of the lab's, which would take it down as a stranger."""
+
+
+def topology() -> Topology:
+    """The seed, whose H1, H3 and H4 have no addresses of either family."""
+    made = seed("relay").model_dump(mode="json")
+    made["segment"][0]["dhcp"] = {"mode": "relay", "servers": [SERVER]}
+    for guest in made["guest"]:
+        guest["dhcp"] = guest["name"] in ("H1", "H3", "H4")
+        if guest["dhcp"]:
+            guest["address6"] = None
+    return Topology.model_validate(made)
+
+
+class Dnsmasq:
+    """The server, and what it says."""
+
+    def __init__(self, directory: Path) -> None:
+        self.log = directory / "dnsmasq.log"
+        command = [
+            *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0"),
+            *("--user=root", "--pid-file=", "--no-ping", "--interface=eth0", "--log-dhcp"),
+            f"--log-facility={self.log}",
+            f"--dhcp-leasefile={directory / 'dnsmasq.leases'}",
+            "--dhcp-range=1.1.1.100,1.1.1.109,255.255.255.0,2m",
+            "--dhcp-range=2001:db8:1::100,2001:db8:1::1ff,64,2m",
+            "--dhcp-option=option:router,1.1.1.254",
+            "--dhcp-option-force=option:mtu,1450",
+            f"--dhcp-option=option:T1,{T1}",
+        ]
+        self._process = NODE.popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        wait_until(lambda: "started" in self.said(), "dnsmasq's start")
+
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    one = Lab(topology())
+    one.down()
+    try:
+        one.up()
+        yield one
+    finally:
+        one.down()
+
+
+@pytest.fixture(scope="module")
+def server(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dnsmasq]:
+    spine = lab.node("spine")
+    NODE.create(ipv6=True)
+    namespace.join(NODE, UNDERLAY_LINK, spine, "dnsmasq", lab.topology.underlay.mtu)
+    spine.enslave("dnsmasq", BRIDGE)
+    NODE.link_up(UNDERLAY_LINK)
+    NODE.add_address(UNDERLAY_LINK, SERVER, 24)
+    NODE.add_address(UNDERLAY_LINK, SERVER6, 64)
+    one = Dnsmasq(tmp_path_factory.mktemp("dnsmasq"))
+    try:
+        yield one
+    finally:
+        one.stop()
+        NODE.remove()
+
+
+def test_udhcpc_gets_a_guest_online_and_off_again(
+    lab: Lab, server: Dnsmasq, tmp_path: Path
+) -> None:
+    client = Client(lab, "H1", tmp_path / "H1")
+    client.udhcpc("-R")
+    try:
+        (address,) = client.addresses()
+        told = client.told("bound")
+        assert (told["router"], told["mask"], told["mtu"]) == ("1.1.1.254", "24", "1450")
+        assert told["serverid"] == "1.1.1.254"
+        assert rows(lab, "bindings")[address]["mac"] == "00:00:01:01:01:01"
+        assert rows(lab, "leases")[address]["given_by"] == "server"
+        assert ping(lab, "H1", "1.1.1.2").received == 3
+        assert ping(lab, "H1", "2.2.2.6").received == 3
+        assert ping(lab, "H6", address).received == 3
+    finally:
+        client.kill(signal.SIGTERM)  # With -R it gives the address back.
+    wait_until(lambda: address not in rows(lab, "bindings"), "the binding's end")
+    assert address not in rows(lab, "leases")
+    wait_until(lambda: f"DHCPRELEASE(eth0) {address}" in server.said(), "the server's hearing")
+
+
+def renewed(client: Client) -> dict[str, str]:
+    """Wait for the client's next renewal; return what it was told."""
+    path = client.directory / "env.RENEW"
+    path.unlink(missing_ok=True)
+    wait_until(path.exists, "a renewal", 3 * T1)
+    return client.told("RENEW")
+
+
+def test_dhclient_renews_after_a_move(lab: Lab, server: Dnsmasq, tmp_path: Path) -> None:
+    client = Client(lab, "H3", tmp_path / "H3")
+    client.dhclient()
+    try:
+        (address,) = client.addresses()
+        assert rows(lab, "bindings")[address]["vswitch"] == "B"
+        lab.move("H3", "A")
+        assert rows(lab, "bindings")[address]["vswitch"] == "A"
+        before = counters(lab, "leaf")["dhcp_seen"]["renewed"]
+        told = renewed(client)
+        assert told["new_dhcp_server_identifier"] == "1.1.1.254"
+        assert told["new_ip_address"] == address
+        # To the gateway and by unicast, not at T2 by broadcast.
+        assert counters(lab, "leaf")["dhcp_seen"]["renewed"] == before + 1
+        assert rows(lab, "bindings")[address]["vswitch"] == "A"
+        assert rows(lab, "leases")[address]["for_s"] > 110
+        assert ping(lab, "H3", "1.1.1.4").received == 3
+    finally:
+        client.kill()
+        lab.move("H3", "B")
+
+
+def test_a_guest_renews_through_another_leaf(lab: Lab, server: Dnsmasq, tmp_path: Path) -> None:
+    """Which knows nothing of the guest, of its lease, or of the first leaf."""
+    node, address2, spine = Namespace("leaf2"), "10.99.0.2", lab.node("spine")
+    node.create()
+    namespace.join(node, UNDERLAY_LINK, spine, "leaf2", lab.topology.underlay.mtu)
+    spine.enslave("leaf2", BRIDGE)
+    node.link_up(UNDERLAY_LINK)
+    node.add_address(UNDERLAY_LINK, address2, 24)
+    leaf2 = daemons.DaemonProcess("leaf", "leaf2", node, lab.directory)
+    table = daemons.leaf_config(lab.topology, lab.directory)
+    table["leaf"] |= {"vtep": address2, "state": str(lab.directory / "leaf2.db")}
+    table["api"]["socket"] = str(leaf2.socket)
+    (host,) = (one for one in lab.topology.host if one.name == "B")
+    vswitch = daemons.vswitch_config(lab.topology, host, lab.directory)
+    client = Client(lab, "H4", tmp_path / "H4")
+    try:
+        leaf2.up(table)
+        leaf2.wait_ready()
+        client.dhclient()
+        (address,) = client.addresses()
+        asked = leaf2.client()
+        assert asked.get("/v1/leases") == []
+        vswitch["vswitch"]["leaves"] = [address2]
+        lab.vswitches["B"].up(vswitch)
+        assert renewed(client)["new_ip_address"] == address
+        (lease,) = asked.get("/v1/leases")
+        assert (lease["address"], lease["given_by"]) == (address, "server")
+        (binding,) = asked.get(f"/v1/bindings?address={address}")
+        assert binding["vswitch"] == "B"
+        assert asked.get("/v1/counters")["dhcp_relay"]["delivered"] == 1
+        asked.close()
+    finally:
+        client.kill()
+        leaf2.down()
+        vswitch["vswitch"]["leaves"] = [str(lab.topology.underlay.leaf)]
+        lab.vswitches["B"].up(vswitch)
+        node.remove()
+
+
+@pytest.fixture
+def lab6(lab: Lab) -> Iterator[Lab]:
+    """The lab with IPv6 on the underlay, and a server of each family; the leaf was reloaded."""
+    node = lab.node("leaf")
+    node.sysctl(f"ipv6/conf/{UNDERLAY_LINK}/disable_ipv6", 0)
+    node.add_address(UNDERLAY_LINK, RELAY6, 64)
+    wait_until(
+        lambda: not any(one.tentative for one in node.addresses(UNDERLAY_LINK)),
+        "duplicate address detection",
+    )
+    table = daemons.leaf_config(lab.topology, lab.directory)
+    table["leaf"]["relay6"] = RELAY6
+    table["segment"][0] |= {"autonomous": False}
+    table["segment"][0]["dhcp"]["servers"] = [SERVER, SERVER6]
+    assert lab.leaf.up(table) == "reloaded"
+    try:
+        yield lab
+    finally:
+        lab.leaf.up(daemons.leaf_config(lab.topology, lab.directory))
+
+
+def test_dhclient_gets_an_ipv6_address(lab6: Lab, server: Dnsmasq, tmp_path: Path) -> None:
+    lab = lab6
+    node = lab.node("H1")
+    # DHCPv6 tells no routes: those are in the advertisements.
+    node.run(["sysctl", "-qw", "net.ipv6.conf.eth0.accept_ra=1"])
+    node.run(["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0"])
+    client = Client(lab, "H1", tmp_path / "H1")
+    try:
+        wait_until(
+            lambda: "link" in (said := addresses6(lab, "H1")) and "tentative" not in said,
+            "duplicate address detection",
+        )
+        client.dhclient("-6")
+        address = client.told("BOUND6")["new_ip6_address"]
+        assert address.startswith("2001:db8:1::1")
+        assert rows(lab, "bindings")[address]["mac"] == "00:00:01:01:01:01"
+        assert rows(lab, "leases")[address]["given_by"] == "server"
+        wait_until(lambda: "tentative" not in addresses6(lab, "H1"), "duplicate detection")
+        assert ping(lab, "H1", "2001:db8:1::fe", "-I", address).received == 3
+        print((client.directory / "leases").read_text())
+    finally:
+        client.kill()
+        node.run(["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1"])
