@@ -6,7 +6,9 @@ for by link selection (IPv4) or link address (IPv6), and it knows nothing of VXL
 
 from __future__ import annotations
 
+import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from tools.fabric import daemons, namespace
 from tools.fabric.lab import BRIDGE, UNDERLAY_LINK, Lab
 from tools.fabric.namespace import Namespace
 from tools.fabric.topology import Topology
+from vswitch.service.client import ClientError
 
 from .commands import counters, ping, wait_until
 from .conftest import seed
@@ -141,7 +144,7 @@ def test_dhclient_renews_after_a_move(lab: Lab, server: Dnsmasq, tmp_path: Path)
         assert counters(lab, "leaf")["dhcp_seen"]["renewed"] == before + 1
         assert rows(lab, "bindings")[address]["vswitch"] == "A"
         assert rows(lab, "leases")[address]["for_s"] > 110
-        assert ping(lab, "H3", "1.1.1.4").received == 3
+        assert ping(lab, "H3", "2.2.2.6").received == 3
     finally:
         client.kill()
         lab.move("H3", "B")
@@ -174,8 +177,8 @@ def test_a_guest_renews_through_another_leaf(lab: Lab, server: Dnsmasq, tmp_path
         assert renewed(client)["new_ip_address"] == address
         (lease,) = asked.get("/v1/leases")
         assert (lease["address"], lease["given_by"]) == (address, "server")
-        (binding,) = asked.get(f"/v1/bindings?address={address}")
-        assert binding["vswitch"] == "B"
+        bound = {row["address"]: row["vswitch"] for row in asked.get("/v1/bindings")}
+        assert bound[address] == "B"
         assert asked.get("/v1/counters")["dhcp_relay"]["delivered"] == 1
         asked.close()
     finally:
@@ -198,13 +201,22 @@ def lab6(lab: Lab) -> Iterator[Lab]:
     )
     table = daemons.leaf_config(lab.topology, lab.directory)
     table["leaf"]["relay6"] = RELAY6
-    table["segment"][0] |= {"autonomous": False}
-    table["segment"][0]["dhcp"]["servers"] = [SERVER, SERVER6]
+    both = {"mode": "relay", "servers": [SERVER, SERVER6]}
+    table["segment"][0] |= {"autonomous": False, "dhcp": both}
     assert lab.leaf.up(table) == "reloaded"
     try:
         yield lab
     finally:
         lab.leaf.up(daemons.leaf_config(lab.topology, lab.directory))
+
+
+def renew_soon(client: Client) -> None:
+    """Have the lease in the client's file renewed after `T1`: dnsmasq says at half of two minutes
+    at the earliest, and has no option that changes it."""
+    path = client.directory / "leases"
+    text, count = re.subn(r"renew \d+;", f"renew {T1};", path.read_text())
+    assert count
+    path.write_text(text)
 
 
 def test_dhclient_gets_an_ipv6_address(lab6: Lab, server: Dnsmasq, tmp_path: Path) -> None:
@@ -226,7 +238,75 @@ def test_dhclient_gets_an_ipv6_address(lab6: Lab, server: Dnsmasq, tmp_path: Pat
         assert rows(lab, "leases")[address]["given_by"] == "server"
         wait_until(lambda: "tentative" not in addresses6(lab, "H1"), "duplicate detection")
         assert ping(lab, "H1", "2001:db8:1::fe", "-I", address).received == 3
-        print((client.directory / "leases").read_text())
+        # It restarts (and has its address confirmed), moves, and renews where it is.
+        client.kill()
+        renew_soon(client)
+        client.dhclient("-6")
+        lab.move("H1", "B")
+        before = counters(lab, "leaf")["dhcp_seen"]["renewed"]
+        wait_until((client.directory / "env.RENEW6").exists, "a renewal", 3 * T1)
+        assert counters(lab, "leaf")["dhcp_seen"]["renewed"] == before + 1
+        assert rows(lab, "bindings")[address]["vswitch"] == "B"
+        assert ping(lab, "H1", "2001:db8:2::5", "-I", address).received == 3
+        client.kill()
+        client.dhclient("-6", "-r")
+        wait_until(lambda: address not in rows(lab, "bindings"), "the binding's end")
+        assert address not in rows(lab, "leases")
     finally:
         client.kill()
         node.run(["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1"])
+        lab.move("H1", "A")
+
+
+def test_the_server_is_told_whose_message_it_is(lab6: Lab, server: Dnsmasq, tmp_path: Path) -> None:
+    """As tcpdump reads it on the wire."""
+    capture = NODE.popen(
+        ["tcpdump", "-i", UNDERLAY_LINK, "-nn", "-vvv", "-l", "-c", "1", "udp dst port 67"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert capture.stderr is not None
+    assert "listening" in capture.stderr.readline()
+    client = Client(lab6, "H1", tmp_path / "H1")
+    client.udhcpc("-q")
+    said, _ = capture.communicate(timeout=10)
+    # Older versions print what they know by name, newer ones more of it.
+    gateway = r"\s+(1\.1\.1\.254|0x0000:\s+0101 01fe)"
+    for pattern in (
+        r"10\.99\.0\.1\.67 > 10\.99\.0\.53\.67",
+        r"hops 1",
+        r"Gateway-IP 10\.99\.0\.1",
+        r"SubOption 1, length 14: 100/10\.99\.0\.11",
+        r"SubOption 5, length 4:" + gateway,
+        r"SubOption 11, length 4:" + gateway,
+        r"SubOption 151, length 7:",
+    ):
+        assert re.search(pattern, said), (pattern, said)
+
+
+def test_a_reload_opens_and_closes_the_sockets(lab6: Lab) -> None:
+    asked = lab6.leaf.client()
+    try:
+        assert sorted(asked.get("/v1/status")["relays_from"]) == ["10.99.0.1", RELAY6]
+        assert _udp_ports(lab6) == {67, 547}
+        table = daemons.leaf_config(lab6.topology, lab6.directory)
+        table["segment"][0]["dhcp"] = {"mode": "off"}
+        assert lab6.leaf.up(table) == "reloaded"
+        assert _udp_ports(lab6) == set()
+        # Somebody else has the port: nothing changes, and the error says what to do.
+        taken = lab6.node("leaf").socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with taken:
+            taken.bind(("10.99.0.1", 67))
+            with pytest.raises(ClientError, match=r"10\.99\.0\.1 port 67: Address already in use"):
+                lab6.leaf.up(daemons.leaf_config(lab6.topology, lab6.directory))
+            assert asked.get("/v1/segments")[0]["dhcp"] == "off"
+    finally:
+        asked.close()
+
+
+def _udp_ports(lab: Lab) -> set[int]:
+    """The ports below 1024 on which the leaf listens."""
+    done = lab.node("leaf").run(["cat", "/proc/net/udp", "/proc/net/udp6"])
+    ports = {int(found, 16) for found in re.findall(r"^ *\d+: [0-9A-F]+:(\w+)", done.stdout, re.M)}
+    return {port for port in ports if port < 1024}
