@@ -380,10 +380,11 @@ class Config(Settings):
             return
         if not dhcp.servers:
             raise ValueError(f"{who}: `relay` needs servers, one or more of either family")
-        for key in sorted(dhcp.model_fields_set - {"mode", "servers"}):
+        others = sorted(dhcp.model_fields_set - {"mode", "servers"})
+        if others:
             raise ValueError(
-                f"{who}: {key.replace('_', '-')} is for mode 'respond'; with 'relay' the servers"
-                " say what guests get"
+                f"{who}: {', '.join(others).replace('_', '-')}: for mode 'respond' only; with"
+                " 'relay' the servers say what guests get"
             )
         shown = [ipaddress.ip_address(one) for one in dhcp.servers]
         reject_twice(f"{who}: server", map(str, shown))

@@ -71,14 +71,14 @@ class Relayer:
 
     def from_guest(
         self, segment: Segment, service: Relay, source: Vtep, frame: Buffer, now: float
-    ) -> list[Lease]:
-        """Pass on a guest's message. Return what it has given back."""
+    ) -> list[Lease] | None:
+        """Pass on a guest's message. Return what it has given back; None where it goes nowhere."""
         is_ipv4 = frame[12] << 8 | frame[13] == ethernet.IPV4
         asked = (relay if is_ipv4 else relay6).ask(segment, service, source, frame)
         self.counts[asked.reason] += 1
         own = service.address if is_ipv4 else service.address6
         if asked.payload is None or own is None:
-            return []
+            return None
         servers = (one for one in service.servers if len(one) == len(own))
         self.outbox += [ToServer(own, one, asked.payload) for one in servers]
         mac = Mac(bytes(frame[6:12]))

@@ -313,9 +313,12 @@ class SlowPath:
         if not self._guest_dhcp.take((source, mac), now):
             self.relayer.counts[relay.Reason.POLICED] += 1
             return
+        returned = self.relayer.from_guest(segment, service, source, frame, now)
+        if returned is None:
+            return
         # The answer comes in its own time, and goes to where the guest is known to be by then.
         self._apply(self.bindings.arrived(segment.vni, mac, source, now))
-        for lease in self.relayer.from_guest(segment, service, source, frame, now):
+        for lease in returned:
             self._end_lease(lease)
 
     def from_server(

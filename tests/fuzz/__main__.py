@@ -13,7 +13,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-NAMES = ("leaf", "vswitch", "formats", "offload")
+NAMES = ("leaf", "relay", "vswitch", "formats", "offload")
 
 
 def main() -> None:

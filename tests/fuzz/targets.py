@@ -8,6 +8,7 @@ import numpy as np
 
 from tests.netsim.test_scale import vswitch_with
 from tests.unit.leaf_world import ONE, TWO, A, World
+from tests.unit.relay_world import SERVER, SERVER6, RelayWorld
 from vswitch.phy.port import PortId
 from vswitch.wire import flows, ipv6, nd, pmtu, vxlan
 from vswitch.wire.ethernet import Mac
@@ -32,6 +33,28 @@ def leaf() -> Target:
         packet = memoryview(bytearray(vxlan.header(vni) + data[1:]))
         verdict = world.router.decide(A, packet)
         world.slowpath.handle(verdict, A, packet, now[0])
+        world.slowpath.tick(now[0])
+
+    return one
+
+
+def relay() -> Target:
+    """What comes to a relay: from guests, and from servers."""
+    world = RelayWorld()
+    now = [0.0]
+
+    def failed(error: Exception) -> None:
+        raise error
+
+    world.slowpath._on_failure = failed
+
+    def one(data: bytes) -> None:
+        now[0] += 1.0
+        if data[:1] > b"\x7f":
+            world.punt(A, vxlan.header(ONE) + data[1:], now[0])
+            world.slowpath.relayer.outbox.clear()
+        else:
+            world.tell(data[1:], now[0], server=SERVER if data[:1] > b"\x3f" else SERVER6)
         world.slowpath.tick(now[0])
 
     return one
@@ -84,6 +107,7 @@ def offload() -> Target:
 
 TARGETS: dict[str, Callable[[], Target]] = {
     "leaf": leaf,
+    "relay": relay,
     "vswitch": vswitch,
     "formats": formats,
     "offload": offload,
