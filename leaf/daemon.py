@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 
 from vswitch.phy.tunnel import BUDGET
@@ -181,9 +182,11 @@ class Daemon:
             relay = self._relays.pop(address)
             self.shell.unwatch(relay.fileno())
             relay.close()
+            self.log.info("dhcp relay closed", address=str(ip_address(address)))
         self._relays |= opened
         for relay in opened.values():
             self.shell.watch(relay.fileno(), partial(self._pump_relay, relay))
+            self.log.info("dhcp relay", address=str(ip_address(relay.address)))
 
     def _rebuild(self, old: Config) -> None:
         slowpath = self.engine.slowpath

@@ -81,6 +81,14 @@ def lab() -> Iterator[Lab]:
         one.down()
 
 
+def wait_for_dad(node: Namespace) -> None:
+    """Wait until a node may use its addresses on the underlay."""
+    wait_until(
+        lambda: not any(one.tentative for one in node.addresses(UNDERLAY_LINK)),
+        "duplicate address detection",
+    )
+
+
 @pytest.fixture(scope="module")
 def server(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dnsmasq]:
     spine = lab.node("spine")
@@ -90,6 +98,7 @@ def server(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dnsma
     NODE.link_up(UNDERLAY_LINK)
     NODE.add_address(UNDERLAY_LINK, SERVER, 24)
     NODE.add_address(UNDERLAY_LINK, SERVER6, 64)
+    wait_for_dad(NODE)
     one = Dnsmasq(tmp_path_factory.mktemp("dnsmasq"))
     try:
         yield one
@@ -147,7 +156,8 @@ def test_dhclient_renews_after_a_move(lab: Lab, server: Dnsmasq, tmp_path: Path)
         assert ping(lab, "H3", "2.2.2.6").received == 3
     finally:
         client.kill()
-        lab.move("H3", "B")
+        if lab.places()["H3"] != "B":
+            lab.move("H3", "B")
 
 
 def test_a_guest_renews_through_another_leaf(lab: Lab, server: Dnsmasq, tmp_path: Path) -> None:
@@ -195,10 +205,7 @@ def lab6(lab: Lab) -> Iterator[Lab]:
     node = lab.node("leaf")
     node.sysctl(f"ipv6/conf/{UNDERLAY_LINK}/disable_ipv6", 0)
     node.add_address(UNDERLAY_LINK, RELAY6, 64)
-    wait_until(
-        lambda: not any(one.tentative for one in node.addresses(UNDERLAY_LINK)),
-        "duplicate address detection",
-    )
+    wait_for_dad(node)
     table = daemons.leaf_config(lab.topology, lab.directory)
     table["leaf"]["relay6"] = RELAY6
     both = {"mode": "relay", "servers": [SERVER, SERVER6]}
@@ -255,7 +262,8 @@ def test_dhclient_gets_an_ipv6_address(lab6: Lab, server: Dnsmasq, tmp_path: Pat
     finally:
         client.kill()
         node.run(["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1"])
-        lab.move("H1", "A")
+        if lab.places()["H1"] != "A":
+            lab.move("H1", "A")
 
 
 def test_the_server_is_told_whose_message_it_is(lab6: Lab, server: Dnsmasq, tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from leaf.bindings import DEFAULT_TIMERS
 from leaf.dhcp import Reason as Responded
+from leaf.engine import Engine
 from leaf.leases import Pool
 from leaf.relay import Circuit, Reason, read_circuit
+from leaf.relayer import ToServer
 from leaf.router import Reason as Routed
 from leaf.slowpath import Send
 from leaf.snoop import Outcome
@@ -31,6 +34,7 @@ from tests.unit.relay_world import (
     lease,
     reply,
 )
+from vswitch.phy.memory import MemoryNetwork
 from vswitch.wire import dhcp as wire
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.vxlan import Vni, Vtep
@@ -383,6 +387,42 @@ def test_two_leaves_share_nothing_and_a_guest_renews_through_either() -> None:
     (sent,) = right.tell(ack)
     assert (sent.vtep, said(sent)[IP].src) == (B, GATEWAY)
     assert right.bound(H3.ip) == (H3.mac, B)
+
+
+# In the engine.
+
+
+def test_the_engine_asks_the_servers_and_carries_their_answers(world: RelayWorld) -> None:
+    network = MemoryNetwork()
+    vswitch = network.tunnel(A)
+    engine = Engine(
+        world.topology,
+        network.tunnel(Vtep("192.0.2.1")),
+        lambda: 0.0,
+        timers=DEFAULT_TIMERS,
+        limits=DEFAULT_LIMITS,
+        max_bindings=10,
+    )
+    asked: list[ToServer] = []
+
+    def ask_server(datagram: ToServer) -> bool:
+        asked.append(datagram)
+        return datagram.server == SERVER
+
+    engine.ask_server = ask_server
+    vswitch.send(Vtep("192.0.2.1"), 0, vxlan(ONE, message(ONE_MAC, "discover")))
+    engine.pump_tunnel()
+    assert [one.server for one in asked] == [SERVER, SECOND]
+    counts = engine.slowpath.relayer.counts
+    assert (counts[Reason.RELAYED], counts[Reason.SEND_FAILED]) == (1, 1)
+    engine.pump_tunnel()
+    assert len(asked) == 2  # Nothing is asked twice.
+
+    engine.from_server(SERVER, reply(asked[0], "ack", "1.1.1.100"))
+    source, packet, _ = vswitch.incoming.popleft()
+    assert (source, Ether(packet[8:])[BOOTP].yiaddr) == ("192.0.2.1", "1.1.1.100")
+    assert engine.router.fib("tenant").hosts[v4("1.1.1.100")].verdict.vtep == A
+    assert engine.deadline() is not None
 
 
 # The words of a circuit.
