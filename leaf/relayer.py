@@ -85,8 +85,8 @@ class Relayer:
         # Whether we have seen the lease or not, perhaps because another leaf has: the guest says
         # that it does not use the address.
         for address in asked.returned:
-            self.snooped.returned(segment.vni, address, mac)
-            self.lease_counts[Outcome.RETURNED] += 1
+            if self.snooped.returned(segment.vni, address, mac):
+                self.lease_counts[Outcome.RETURNED] += 1
         return [Lease(segment.vni, one, Client(mac), State.FREE, now) for one in asked.returned]
 
     def from_server(

@@ -94,9 +94,10 @@ class Snooped:
             heapq.heapify(self._due)
         return Outcome.RENEWED if renewed else Outcome.BOUND
 
-    def returned(self, segment: Vni, address: bytes, mac: Mac) -> None:
-        """Take in that a guest has given an address back; of another's nothing changes."""
-        self._drop((segment, address), mac)
+    def returned(self, segment: Vni, address: bytes, mac: Mac) -> bool:
+        """Take in that a guest has given an address back; False where it was not known to have
+        it, and nothing has changed."""
+        return self._drop((segment, address), mac)
 
     def retain(self, segments: Container[Vni]) -> None:
         """Keep only the leases of these segments: of others nobody sees how they go on."""
@@ -119,14 +120,16 @@ class Snooped:
         """Say when `due` has something to do."""
         return self._due[0][0] if self._due else None
 
-    def _drop(self, key: tuple[Vni, bytes], mac: Mac) -> None:
+    def _drop(self, key: tuple[Vni, bytes], mac: Mac) -> bool:
+        """Remove the lease of an address, where it is that of `mac`."""
         known = self._by_address.get(key)
         if known is None or known.client.mac != mac:
-            return
+            return False
         del self._by_address[key]
         self._of_mac[key[0], mac] -= 1
         if not self._of_mac[key[0], mac]:
             del self._of_mac[key[0], mac]
+        return True
 
 
 def _can_be_a_guests(segment: Segment, address: bytes) -> bool:

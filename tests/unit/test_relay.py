@@ -317,7 +317,9 @@ def test_what_is_given_back_is_unbound_and_the_server_hears_of_it(
     assert give_back(ONE_MAC, "1.1.1.101") == 2
     assert world.bound("1.1.1.101") == (mac(8), A)  # It is not the one who has it.
     assert len(world.slowpath.relayer.snooped) == 2
+    assert world.counted(Outcome.RETURNED) == 0
     assert give_back(ONE_MAC, "1.1.1.100") == 2
+    assert world.counted(Outcome.RETURNED) == 1
     assert world.bound("1.1.1.100") is None
     assert len(world.slowpath.relayer.snooped) == 1
 

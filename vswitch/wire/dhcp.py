@@ -65,7 +65,7 @@ SERVER_OVERRIDE = 11
 VSS = 151
 VSS_CONTROL = 152
 VSS_NAME = b"\0"
-"""The type of a VPN that is named in plain text (RFC 6607 section 3.5)."""
+"""The type of a VPN that is named in plain text (RFC 6607)."""
 
 MAX_HOPS = 16
 """A message that has passed so many relays goes no further (RFC 1542 section 4.1.1)."""

@@ -35,7 +35,7 @@ INTERFACE_ID = 18
 DNS = 23
 DOMAINS = 24
 VSS = 68
-"""RFC 6607 section 3.2."""
+"""RFC 6607."""
 CLIENT_LINK_LAYER = 79
 """RFC 6939."""
 
@@ -146,7 +146,7 @@ def relay_forward(link: bytes, peer: bytes, options: bytes, payload: bytes) -> b
 
 
 def link_layer(mac: Mac) -> bytes:
-    """Write the client's MAC, which its DUID does not tell (RFC 6939 section 4)."""
+    """Write the client's MAC, which its DUID does not tell (RFC 6939)."""
     return option(CLIENT_LINK_LAYER, _ETHERNET + mac)
 
 
