@@ -1,7 +1,8 @@
 """DHCP clients in guests: udhcpc and dhclient, as Debian packages them.
 
 The script that a client calls is one of our own: Debian's write to /etc, which a namespace shares
-with the machine. It sets address, MTU and route with what the client hands over, and keeps that.
+with the machine. It sets address, MTU and route with what the client hands over, and keeps that, in
+a file that is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tools.fabric.lab import Lab
 from .commands import wait_until
 
 DHCLIENT_SCRIPT = """#!/bin/sh
-env > {directory}/env.$reason
+env > {directory}/told && mv {directory}/told {directory}/env.$reason
 case $reason in
 BOUND|RENEW|REBIND|REBOOT)
     ip address replace $new_ip_address/$new_subnet_mask dev $interface
@@ -36,7 +37,7 @@ option rfc3442-classless-static-routes code 121 = array of unsigned integer 8;
 request subnet-mask, routers, interface-mtu, rfc3442-classless-static-routes;
 """
 UDHCPC_SCRIPT = """#!/bin/sh
-env > {directory}/env.$1
+env > {directory}/told && mv {directory}/told {directory}/env.$1
 case $1 in
 bound|renew)
     ip address replace $ip/$mask dev $interface
