@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from fastapi import FastAPI, Query
@@ -19,7 +19,7 @@ from vswitch.wire.ethernet import format_mac, parse_mac
 from vswitch.wire.vxlan import Vtep
 
 from .bindings import Binding, Outcome
-from .config import router_mac
+from .config import relay_addresses, router_mac
 from .daemon import Daemon, UnknownName
 from .router import Entry, Reason
 from .slowpath import EVENTS
@@ -73,6 +73,7 @@ def make(daemon: Daemon) -> FastAPI:
             "vtep": own.vtep,
             "udp_port": own.udp_port,
             "router_mac": format_mac(router_mac(own)),
+            "relays_from": [str(ipaddress.ip_address(a)) for a in relay_addresses(daemon.config)],
             "vswitches": [f"{v.name}={v.vtep}" for v in daemon.config.vswitch],
             "bindings": len(slowpath.bindings),
             "gleaning": len(slowpath.gleaner),
@@ -103,7 +104,10 @@ def make(daemon: Daemon) -> FastAPI:
     async def leases(limit: int = Query(MAX_ROWS, ge=1, le=1_000_000)) -> list[dict[str, Any]]:
         now = time.monotonic()
         rows = []
-        for lease in islice(slowpath.leases.all(), limit):
+        own, seen = slowpath.leases.all(), slowpath.relayer.snooped.all()
+        for by, lease in islice(
+            chain((("leaf", one) for one in own), (("server", one) for one in seen)), limit
+        ):
             segment = slowpath.segment(lease.segment)
             rows.append(
                 {
@@ -112,6 +116,7 @@ def make(daemon: Daemon) -> FastAPI:
                     "mac": format_mac(lease.client.mac),
                     "state": lease.state,
                     "for_s": round(max(0.0, lease.expires - now), 1),
+                    "given_by": by,
                 }
             )
         return rows
@@ -129,6 +134,7 @@ def make(daemon: Daemon) -> FastAPI:
                 "multicast": segment.multicast,
                 "mtu": segment.mtu or slowpath.mtus.fitting(segment.vni),
                 "dhcp": segment.dhcp.mode,
+                "dhcp_servers": [str(ipaddress.ip_address(one)) for one in segment.dhcp.servers],
             }
             for segment in daemon.config.segment
         ]
@@ -172,6 +178,8 @@ def make(daemon: Daemon) -> FastAPI:
             "arp": {reason.value: count for reason, count in slowpath.arp_counts.items()},
             "nd": {reason.value: count for reason, count in slowpath.nd_counts.items()},
             "dhcp": {reason.value: count for reason, count in slowpath.dhcp_counts.items()},
+            "dhcp_relay": {name.value: n for name, n in slowpath.relayer.counts.items()},
+            "dhcp_seen": {name.value: n for name, n in slowpath.relayer.lease_counts.items()},
             "bindings": {name.value: n for name, n in slowpath.binding_counts.items()},
             "glean": {name.value: n for name, n in slowpath.glean_counts.items()},
             "events": {
@@ -220,6 +228,8 @@ def make(daemon: Daemon) -> FastAPI:
             ("arp", "ARP messages by the rule that applied.", slowpath.arp_counts),
             ("nd", "ND messages by the rule that applied.", slowpath.nd_counts),
             ("dhcp", "DHCP messages by what became of them.", slowpath.dhcp_counts),
+            ("dhcp_relay", "Relayed DHCP by what became of it.", slowpath.relayer.counts),
+            ("dhcp_seen", "Leases of other servers, as seen.", slowpath.relayer.lease_counts),
             ("binding_news", "News of bindings by outcome.", slowpath.binding_counts),
             ("glean", "Gleaning by outcome.", slowpath.glean_counts),
         )
@@ -238,6 +248,8 @@ def make(daemon: Daemon) -> FastAPI:
             yield Sample("counter", f"leaf_{name}", said, {}, value)
         yield Sample("gauge", "leaf_bindings", "Bindings.", {}, len(slowpath.bindings))
         yield Sample("gauge", "leaf_leases", "Addresses with a lease.", {}, len(slowpath.leases))
+        seen = len(slowpath.relayer.snooped)
+        yield Sample("gauge", "leaf_leases_seen", "Leases of other servers.", {}, seen)
         yield from metrics.common("leaf", engine.tunnel.faults)
 
     metrics.serve(app, samples)

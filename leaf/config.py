@@ -35,7 +35,7 @@ from .fib import MAX_PREFIXES, Prefix
 from .gateway import HOP_LIMIT
 from .leases import Pool
 from .router import MARTIANS, MARTIANS6
-from .topology import Gateway, Group, Route, Segment, Service, Topology, Vrf
+from .topology import Gateway, Group, Relay, Route, Segment, Service, Topology, Vrf
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -59,6 +59,23 @@ class Identity(Settings):
     all else is told by ICMP.)"""
     state: Path = Path("/var/lib/tapestry/leaf.db")
     """Where leases are kept; opened only where a segment gives out addresses."""
+    relay: AddressField | None = None
+    """Our own address of IPv4 towards DHCP servers, where a segment relays; by default the VTEP."""
+    relay6: AddressField | None = None
+    """The same of IPv6."""
+
+    @model_validator(mode="after")
+    def _has_relay_addresses_of_hosts(self) -> Identity:
+        for key, size, family in (("relay", 4, "IPv4"), ("relay6", 16, "IPv6")):
+            packed = getattr(self, key)
+            if packed is None:
+                continue
+            address = ipaddress.ip_address(packed)
+            if len(packed) != size:
+                raise ValueError(f"{key}: {address} is not an address of {family}")
+            if address.is_multicast or address.is_unspecified or address.is_link_local:
+                raise ValueError(f"{key}: {address} is not an address that servers can answer to")
+        return self
 
 
 class Api(Settings):
@@ -79,6 +96,7 @@ class LimitSettings(Settings):
     guest_gleans_per_second: float = Field(50.0, gt=0)
     guest_dhcp_per_second: float = Field(10.0, gt=0)
     dhcp_commits_per_second: float = Field(25.0, gt=0)
+    server_dhcp_per_second: float = Field(500.0, gt=0)
 
 
 class TimerSettings(Settings):
@@ -167,7 +185,9 @@ class DhcpRouteSettings(Settings):
 class DhcpSettings(Settings):
     """`[segment.dhcp]`"""
 
-    mode: Literal["respond", "off"] = "off"
+    mode: Literal["respond", "relay", "off"] = "off"
+    servers: tuple[AddressField, ...] = Field((), max_length=8)
+    """To whom `relay` passes messages on, of either family."""
     pool: tuple[RangeField, ...] = Field((), max_length=16)
     lease_time: int = Field(3600, ge=10, le=31_536_000, strict=True)
     """Seconds, at most a year."""
@@ -331,6 +351,7 @@ class Config(Settings):
 
     def _check_dhcp(self, segment: SegmentSettings) -> None:
         who, dhcp = f"segment {segment.name!r}: dhcp", segment.dhcp
+        self._check_relay(who, segment)
         if dhcp.mode == "respond" and not dhcp.pool and not dhcp.reservation:
             raise ValueError(f"{who}: `respond` needs a pool or a reservation")
         for one in dhcp.pool:
@@ -364,6 +385,39 @@ class Config(Settings):
                     raise ValueError(
                         f"{who}: route {route.prefix}: {via} is not in a subnet of the segment"
                     )
+
+    def _check_relay(self, who: str, segment: SegmentSettings) -> None:
+        dhcp = segment.dhcp
+        if dhcp.mode != "relay":
+            if dhcp.servers:
+                raise ValueError(f"{who}: servers are for mode 'relay'; this is {dhcp.mode!r}")
+            return
+        if not dhcp.servers:
+            raise ValueError(f"{who}: `relay` needs servers, one or more of either family")
+        others = sorted(dhcp.model_fields_set - {"mode", "servers"})
+        if others:
+            raise ValueError(
+                f"{who}: {', '.join(others).replace('_', '-')}: for mode 'respond' only; with"
+                " 'relay' the servers say what guests get"
+            )
+        shown = [ipaddress.ip_address(one) for one in dhcp.servers]
+        reject_twice(f"{who}: server", map(str, shown))
+        for server in shown:
+            if server.is_multicast or server.is_unspecified or server.is_link_local:
+                raise ValueError(f"{who}: server {server} is not the address of a host elsewhere")
+            own = relay_address(self.leaf, server.version)
+            if own is None:
+                key = "relay" if server.version == 4 else "relay6"
+                raise ValueError(
+                    f"{who}: server {server}: our vtep {self.leaf.vtep} is not of its family; set"
+                    f" leaf.{key} to an address of this machine"
+                )
+            if own == server.packed:
+                raise ValueError(f"{who}: server {server} is the leaf's own relay address")
+            if all(gateway.version != server.version for gateway in segment.gateway):
+                raise ValueError(
+                    f"{who}: server {server}: the segment has no gateway of IPv{server.version}"
+                )
 
     def _check_subnets(self) -> None:
         for vrf in self.vrf:
@@ -490,6 +544,20 @@ def router_mac(own: Identity) -> Mac:
     return own.router_mac or Mac(made)
 
 
+def relay_address(own: Identity, version: int) -> bytes | None:
+    """Return the leaf's own address towards DHCP servers of a family, None where it has none."""
+    vtep = ipaddress.ip_address(own.vtep)
+    configured = own.relay if version == 4 else own.relay6
+    return configured or (vtep.packed if vtep.version == version else None)
+
+
+def relay_addresses(config: Config) -> set[bytes]:
+    """Return the relay addresses that segments make use of."""
+    services = [_relay(config.leaf, one) for one in config.segment if one.dhcp.mode == "relay"]
+    both = [address for one in services for address in (one.address, one.address6)]
+    return {address for address in both if address is not None}
+
+
 ROUTER_LIFETIME, VALID_LIFETIME, PREFERRED_LIFETIME = 1800, 2_592_000, 604_800
 """Seconds: AdvDefaultLifetime, and those of a prefix (RFC 4861 section 6.2.1)."""
 
@@ -512,10 +580,15 @@ def _advertised(entry: SegmentSettings) -> Advertisement | None:
     )
     dns = tuple(address for address in entry.dns if len(address) == 16)
     # With DHCPv6, guests are to ask for an address where there are any, and for the rest anyway.
-    responds = entry.dhcp.mode == "respond"
-    managed = responds and (
-        any(one.first.version == 6 for one in entry.dhcp.pool)
-        or any(len(one.address) == 16 for one in entry.dhcp.reservation)
+    # What a server elsewhere gives out is not known; that there is one means: ask it.
+    relays = any(len(one) == 16 for one in entry.dhcp.servers)
+    responds = relays or entry.dhcp.mode == "respond"
+    managed = relays or (
+        responds
+        and (
+            any(one.first.version == 6 for one in entry.dhcp.pool)
+            or any(len(one.address) == 16 for one in entry.dhcp.reservation)
+        )
     )
     return Advertisement(
         HOP_LIMIT, managed, responds, ROUTER_LIFETIME, entry.mtu, prefixes, dns, ROUTER_LIFETIME
@@ -537,11 +610,25 @@ def _pool(
     )
 
 
-def _service(entry: SegmentSettings, bindings: Iterable[BindingSettings]) -> Service | None:
+def _relay(own: Identity, entry: SegmentSettings) -> Relay:
+    """Return to whom a segment's DHCP is relayed, and from where."""
+    servers = entry.dhcp.servers
+    address, address6 = (
+        relay_address(own, version) if any(len(one) == size for one in servers) else None
+        for version, size in ((4, 4), (6, 16))
+    )
+    return Relay(servers, address, address6)
+
+
+def _service(
+    own: Identity, entry: SegmentSettings, bindings: Iterable[BindingSettings]
+) -> Service | Relay | None:
     """Return what DHCP does on a segment."""
     dhcp = entry.dhcp
     if dhcp.mode == "off":
         return None
+    if dhcp.mode == "relay":
+        return _relay(own, entry)
     routes = [(one.prefix.network_address.packed, one.prefix.prefixlen) for one in dhcp.route]
     return Service(
         _pool(entry, 4, bindings),
@@ -574,7 +661,7 @@ def topology(config: Config) -> Topology:
             entry.hop_neutral,
             entry.multicast,
             _advertised(entry),
-            _service(entry, config.binding),
+            _service(config.leaf, entry, config.binding),
         )
         vrfs[entry.vrf].segments.append(segment)
     for route in config.route:
@@ -616,17 +703,22 @@ def plan(old: Config, new: Config) -> Plan:
     changes: list[Change] = []
     if router_mac(old.leaf) != router_mac(new.leaf):
         changes.append(Change("change", "router-mac", router_mac(new.leaf).hex(":")))
+    for key in ("relay", "relay6"):
+        before, after = getattr(old.leaf, key), getattr(new.leaf, key)
+        if before != after:
+            shown = "the vtep" if after is None else str(ipaddress.ip_address(after))
+            changes.append(Change("change", key, shown))
     if old.log != new.log:
         changes.append(Change("change", "log level", new.log.level))
     for table in ("group", "vswitch", "remote_leaf", "vrf", "segment", "route", "binding"):
         kind = table.replace("_", "-")
-        before, after = _named(getattr(old, table)), _named(getattr(new, table))
-        changes += [Change("remove", kind, name) for name in before if name not in after]
-        changes += [Change("add", kind, name) for name in after if name not in before]
+        gone, come = _named(getattr(old, table)), _named(getattr(new, table))
+        changes += [Change("remove", kind, name) for name in gone if name not in come]
+        changes += [Change("add", kind, name) for name in come if name not in gone]
         changes += [
             Change("change", kind, name)
-            for name in before
-            if name in after and before[name] != after[name]
+            for name in gone
+            if name in come and gone[name] != come[name]
         ]
     return Plan(changes, needs_restart)
 

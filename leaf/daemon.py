@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 
+from vswitch.phy.tunnel import BUDGET
 from vswitch.phy.udp import UdpTunnel
 from vswitch.service import log as logging
 from vswitch.service import settings
@@ -19,6 +21,8 @@ from .config import BindingSettings, Config, Plan
 from .engine import Engine
 from .leases import Leases
 from .leasestore import LeaseStore
+from .relayer import ToServer
+from .relaysocket import RelaySocket
 from .slowpath import Limits
 from .topology import Segment
 
@@ -54,6 +58,7 @@ class Daemon:
                 limits.guest_gleans_per_second,
                 limits.guest_dhcp_per_second,
                 limits.dhcp_commits_per_second,
+                limits.server_dhcp_per_second,
             ),
             max_bindings=limits.bindings,
             leases=self._leases,
@@ -61,16 +66,19 @@ class Daemon:
             on_failure=self._on_failure,
             notice=self.log.warning,
         )
+        self.engine.ask_server = self._ask_server
         self.shell = Shell(self.engine, self.log)
         self._tunnel = tunnel
+        self._relays: dict[bytes, RelaySocket] = {}
 
     async def start(self) -> str:
-        """Learn what is configured, and begin to listen."""
+        """Learn what is configured, and begin to listen. Raises RelayError."""
         self.engine.measure()  # Before anybody is told what fits.
         self.engine.slowpath.advertise(time.monotonic())
         self._learn_configured(self.config.binding)
         for lane, fd in enumerate(self._tunnel.filenos()):
             self.shell.watch(fd, partial(self.engine.pump_tunnel, lane))
+        self._exchange_relays(self._open_relays(self.config))
         return f"vtep {self.config.leaf.vtep}, {len(self.config.segment)} segments"
 
     def _open_store(self, config: Config) -> None:
@@ -82,6 +90,28 @@ class Daemon:
         self._leases.restore(store, store.read(now))
         self._store = store
         self.log.info("leases", file=str(config.leaf.state), known=len(self._leases))
+
+    def _open_relays(self, config: Config) -> dict[bytes, RelaySocket]:
+        """Open a socket for each relay address of `config` that has none yet. Raises RelayError;
+        then no more are open than before."""
+        opened: dict[bytes, RelaySocket] = {}
+        try:
+            for address in configuration.relay_addresses(config) - set(self._relays):
+                opened[address] = RelaySocket(address)
+        except BaseException:
+            for relay in opened.values():
+                relay.close()
+            raise
+        return opened
+
+    def _pump_relay(self, relay: RelaySocket, drain: bool) -> None:
+        """Take what servers have sent to a relay address, or only the first of it."""
+        for server, payload in relay.read(BUDGET if drain else 1):
+            self.engine.from_server(server, payload)
+
+    def _ask_server(self, datagram: ToServer) -> bool:
+        relay = self._relays.get(datagram.relay)
+        return relay is not None and relay.send(datagram.server, datagram.payload)
 
     def _on_failure(self, error: Exception) -> None:
         self.shell.failed(error)
@@ -123,7 +153,14 @@ class Daemon:
         plan = configuration.plan(self.config, new)
         kept = self.config
         self._open_store(new.model_copy(update={"leaf": kept.leaf}))
-        identity = kept.leaf.model_copy(update={"router_mac": new.leaf.router_mac})
+        identity = kept.leaf.model_copy(
+            update={
+                "router_mac": new.leaf.router_mac,
+                "relay": new.leaf.relay,
+                "relay6": new.leaf.relay6,
+            }
+        )
+        opened = self._open_relays(new.model_copy(update={"leaf": identity}))
         self.config = new.model_copy(
             update={
                 "leaf": identity,
@@ -132,6 +169,7 @@ class Daemon:
                 "timers": kept.timers,
             }
         )
+        self._exchange_relays(opened)
         for change in plan.changes:
             self.log.info("reload", change=change.verb, kind=change.kind, name=change.name)
         if plan.changes:
@@ -140,6 +178,19 @@ class Daemon:
             self.log.warning("reload: needs a restart", key=key)
         self.log.info("reloaded", changes=len(plan.changes))
         return plan
+
+    def _exchange_relays(self, opened: dict[bytes, RelaySocket]) -> None:
+        """Use the relay addresses of the present configuration, `opened` and of those before."""
+        wanted = configuration.relay_addresses(self.config)
+        for address in set(self._relays) - wanted:
+            relay = self._relays.pop(address)
+            self.shell.unwatch(relay.fileno())
+            relay.close()
+            self.log.info("dhcp relay closed", address=str(ip_address(address)))
+        self._relays |= opened
+        for relay in opened.values():
+            self.shell.watch(relay.fileno(), partial(self._pump_relay, relay))
+            self.log.info("dhcp relay", address=str(ip_address(relay.address)))
 
     def _rebuild(self, old: Config) -> None:
         slowpath = self.engine.slowpath
@@ -173,7 +224,9 @@ class Daemon:
         return found is None or found.state is not State.CONFIGURED
 
     def close(self) -> None:
-        """Release the tunnel and the leases."""
+        """Release the tunnel, the relay's sockets and the leases."""
         self.engine.tunnel.close()
+        for relay in self._relays.values():
+            relay.close()
         if self._store is not None:
             self._store.close()

@@ -96,7 +96,7 @@ def answer(
     if message.chaddr != frame_source or any(message.giaddr) or message.hops:
         return Answer(Reason.FORGED)
     service = segment.dhcp
-    if service is None or not _has_pool(service):
+    if not isinstance(service, Service) or not _has_pool(service):
         return Answer(Reason.NO_POOL)
     server = _Server(segment, service, shared_mac, message, leases, now, taken, mtu)
     match message.kind:

@@ -41,7 +41,7 @@ def answer(
     if message.kind in _OF_SERVERS:
         return Answer(Reason.ROGUE)
     service = segment.dhcp
-    if service is None or not segment.has_ipv6:
+    if not isinstance(service, Service) or not segment.has_ipv6:
         return Answer(Reason.NO_POOL)
     # Section 16: who must name a server, who must not, and who must say who it is.
     if message.kind in _NAMES_SERVER and message.server is None:

@@ -17,6 +17,8 @@ from vswitch.wire.vxlan import VXLAN_LEN, Vtep
 
 from .bindings import Bindings, Timers
 from .leases import Leases
+from .relay import Reason as Relayed
+from .relayer import ToServer
 from .rewrite import Rewriter
 from .router import Reason, Router, Verdict
 from .slowpath import Limits, Send, SlowPath
@@ -62,6 +64,8 @@ class Engine:
             topology, self.router, bindings, limits, on_failure, leases, fragments=fragments
         )
         self.tunnel = tunnel
+        self.ask_server: Callable[[ToServer], bool] = lambda datagram: False
+        """Sends a datagram to a DHCP server; False where that failed. The shell has the sockets."""
         self.counts = dict.fromkeys(Reason, 0)
         self.send_failed = self.multicast_policed = self.multicast_copies = 0
         self._multicast = Policer(limits.multicast, limits.multicast)
@@ -89,6 +93,7 @@ class Engine:
         elif verdict.reason in PUNTED:
             for packet in train.packets():
                 self.send(self.slowpath.handle(verdict, train.source, packet, now))
+            self._ask_servers()
         elif verdict.reason is Reason.MULTICAST_REPLICATED:
             self._replicate(verdict, train, now)
 
@@ -116,6 +121,19 @@ class Engine:
             self.multicast_copies += train.count
             if not self.tunnel.send_train(vtep, flow, train.data, train.size):
                 self.send_failed += 1
+
+    def _ask_servers(self) -> None:
+        """Send what the relay has for its servers."""
+        relayer = self.slowpath.relayer
+        for datagram in relayer.outbox:
+            if not self.ask_server(datagram):
+                relayer.counts[Relayed.SEND_FAILED] += 1
+        relayer.outbox.clear()
+
+    def from_server(self, server: bytes, payload: bytes) -> None:
+        """Take what a DHCP server has sent to our relay address."""
+        now = self._clock()
+        self.send(self.slowpath.from_server(server, payload, self.tunnel.room, now))
 
     def send(self, sends: list[Send]) -> None:
         """Send what the slow path has to say."""

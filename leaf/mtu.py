@@ -22,7 +22,7 @@ from vswitch.wire.nd import Advertisement
 from vswitch.wire.pmtu import MIN_IPV4_MTU
 from vswitch.wire.vxlan import VXLAN_LEN, Vni, Vtep
 
-from .topology import Segment
+from .topology import Segment, Service
 
 
 class Mtus:
@@ -73,9 +73,11 @@ class Mtus:
         return said._replace(mtu=max(fits, MIN_MTU))
 
     def leased(self, segment: Segment) -> int | None:
-        """Return what DHCP says on a segment; None where it says nothing."""
-        if segment.dhcp is None or segment.dhcp.mtu is not None:
-            return segment.dhcp and segment.dhcp.mtu
+        """Return what our own DHCP says on a segment; None where it says nothing."""
+        if not isinstance(segment.dhcp, Service):
+            return None
+        if segment.dhcp.mtu is not None:
+            return segment.dhcp.mtu
         fits = self.fitting(segment.vni)
         return fits if fits is not None and fits >= MIN_IPV4_MTU else None
 
@@ -87,7 +89,8 @@ class Mtus:
         found = {}
         for segment in self._segments:
             fits = self.fitting(segment.vni)
-            for said in (segment.advertised, segment.dhcp):
+            service = segment.dhcp if isinstance(segment.dhcp, Service) else None
+            for said in (segment.advertised, service):
                 if said is not None and said.mtu is not None and fits and said.mtu > fits:
                     found[segment.vni, said.mtu] = (
                         f"segment {segment.name!r}: mtu {said.mtu} is more than the {fits} bytes"

@@ -3,9 +3,9 @@
 The engine forwards; what the router only names (ARP, ND, RARP, DHCP, ICMP, gleaning) comes here,
 behind a token bucket per guest and one per VTEP, so that a guest that floods ARP starves neither
 forwarding nor other guests. This is a core without I/O (but for the leases, which their store
-commits): input with the time goes in (`handle`, `tick`), packets to be sent come out, `deadline`
-says when it wants to be woken. It alone changes bindings, and carries every change over into the
-router's FIB.
+commits): input with the time goes in (`handle`, `from_server`, `tick`), packets to be sent come
+out, `deadline` says when it wants to be woken. What DHCP servers are to be sent lies in the
+relayer's outbox. It alone changes bindings, and carries every change over into the router's FIB.
 
 Both families go the same way: only the reading and building of messages differs, in `gateway.py`.
 What hostile input makes a parser raise is caught here and counted, and never ends more than the one
@@ -25,7 +25,7 @@ from vswitch.wire.ethernet import Mac
 from vswitch.wire.neighbour import Message
 from vswitch.wire.vxlan import VXLAN_LEN, Vni, Vtep
 
-from . import dhcp, dhcp6, gateway, icmp
+from . import dhcp, dhcp6, gateway, icmp, relay
 from . import neighbour as rules
 from .advertise import Advertiser, last_words
 from .bindings import Binding, Bindings, News, Outcome, State
@@ -34,9 +34,10 @@ from .glean import Failed, Gleaner, Held, Key
 from .glean import Outcome as GleanOutcome
 from .leases import Lease, Leases
 from .mtu import Mtus
+from .relayer import Relayer
 from .rewrite import rewrite
 from .router import Reason, Router, Verdict
-from .topology import Segment, Topology
+from .topology import Relay, Segment, Topology
 
 EVENTS = {
     "punts_policed": "packets for the slow path beyond the rate of their VTEP",
@@ -90,6 +91,9 @@ class Limits(NamedTuple):
     """DHCP messages that may have the leases written, over all. Each holds the loop for the time of
     a disk's sync, 4 ms where it was measured: a tenth of it. A rack whose guests all start at once
     takes that much longer; their clients ask again."""
+    server_dhcp: float = 500.0
+    """Messages of one DHCP server, where they are relayed; each that gives a lease makes a binding.
+    A server answers a guest as often as it asks, so only one that fails sends more."""
 
 
 def _destination(packet: memoryview | bytes) -> bytes:
@@ -128,6 +132,8 @@ class SlowPath:
         self.nd_counts = dict.fromkeys(rules.Reason, 0)
         self.binding_counts = dict.fromkeys(Outcome, 0)
         self.leases = Leases() if leases is None else leases
+        self.relayer = Relayer(limits.server_dhcp)
+        self.relayer.set_segments(topology.segments)
         self.dhcp_counts = dict.fromkeys(dhcp.Reason, 0)
         self.glean_counts = dict.fromkeys(GleanOutcome, 0)
         self.events = dict.fromkeys(EVENTS, 0)
@@ -263,6 +269,9 @@ class SlowPath:
     ) -> list[Send]:
         frame = packet[VXLAN_LEN:]
         mac = Mac(bytes(frame[6:12]))
+        if isinstance(segment.dhcp, Relay):
+            self._relay(segment, segment.dhcp, source, frame, now)
+            return []
         if not self._guest_dhcp.take((source, mac), now):
             self.dhcp_counts[dhcp.Reason.POLICED] += 1
             return []
@@ -300,6 +309,56 @@ class SlowPath:
         if answer.frame is not None:
             sends.append(Send(source, vxlan.header(segment.vni) + answer.frame))
         return sends
+
+    def _relay(
+        self,
+        segment: Segment,
+        service: Relay,
+        source: Vtep,
+        frame: memoryview | bytes,
+        now: float,
+    ) -> None:
+        """Pass a guest's DHCP message on; what is to be sent lies in the relayer's outbox."""
+        mac = Mac(bytes(frame[6:12]))
+        if not self._guest_dhcp.take((source, mac), now):
+            self.relayer.counts[relay.Reason.POLICED] += 1
+            return
+        returned = self.relayer.from_guest(segment, service, source, frame, now)
+        if returned is None:
+            return
+        # The answer comes in its own time, and goes to where the guest is known to be by then.
+        self._apply(self.bindings.arrived(segment.vni, mac, source, now))
+        for lease in returned:
+            self._end_lease(lease)
+
+    def from_server(
+        self, server: bytes, payload: bytes, room: Mapping[Vtep, int], now: float
+    ) -> list[Send]:
+        """Deliver what a DHCP server has sent to our relay address, and bind what it has given.
+
+        `room` says how long a packet may be on the way to each VTEP, as far as that is known.
+        """
+        try:
+            told = self.relayer.from_server(server, payload, room, now, self._place)
+        except Exception as error:
+            # As with packets: whatever is raised ends this datagram and nothing else.
+            self._on_failure(error)
+            self.events["punts_failed"] += 1
+            return []
+        if told is None:
+            return []
+        for lease in told.ended:
+            self._end_lease(lease)
+        sends = []
+        for address in told.bound:
+            sends += self.learn(told.segment, address, told.mac, told.vtep, now)
+        header = vxlan.header(told.segment.vni)
+        return sends + [Send(told.vtep, header + frame) for frame in told.frames]
+
+    def _place(self, vni: Vni, mac: Mac) -> Vtep | None:
+        """Say where a guest is, as far as its bindings tell."""
+        known = self.bindings.of_mac(vni, mac)
+        return known[0].vtep if known else None
 
     def _end_lease(self, lease: Lease) -> None:
         """The binding that a lease has made ends with it; whoever goes on using the address is
@@ -536,6 +595,7 @@ class SlowPath:
         self._segments = {segment.vni: segment for segment in topology.segments}
         self.mtus.set_segments(topology.segments)
         self._router.set_topology(topology)
+        self.relayer.set_segments(topology.segments)
         lost = []
         for binding in self.bindings.all():
             segment = self._segments.get(binding.segment)
@@ -580,7 +640,7 @@ class SlowPath:
                 sends.append(
                     self._say_to(segment, binding.vtep, binding.address, "questions", frame)
                 )
-        for lease in self.leases.due(now):
+        for lease in (*self.leases.due(now), *self.relayer.due(now)):
             self._end_lease(lease)
         for vni in self._advertiser.due(now):
             for vtep in self._segments[vni].vteps:
@@ -599,5 +659,6 @@ class SlowPath:
             self.gleaner.deadline(),
             self._advertiser.deadline(),
             self.leases.deadline(),
+            self.relayer.deadline(),
         )
         return min((t for t in times if t is not None), default=None)

@@ -71,6 +71,16 @@ class Service(NamedTuple):
     dns6: tuple[bytes, ...] = ()
 
 
+class Relay(NamedTuple):
+    """To whom DHCP is relayed on a segment."""
+
+    servers: tuple[bytes, ...]
+    """Of either family, up to a few; one that has none here is not relayed."""
+    address: bytes | None
+    """The leaf's own relay address of IPv4, where servers answer to; None without such servers."""
+    address6: bytes | None
+
+
 @dataclass(slots=True, eq=False)
 class Segment:
     """One broadcast domain."""
@@ -85,8 +95,9 @@ class Segment:
     multicast: Literal["drop", "replicate"] = "drop"
     advertised: Advertisement | None = None
     """What router advertisements say; None sends none."""
-    dhcp: Service | None = None
-    """None leaves the guests' DHCP to whoever is on the segment."""
+    dhcp: Service | Relay | None = None
+    """What the leaf gives out itself, or who does so elsewhere; None leaves the guests' DHCP to
+    whoever is on the segment."""
     shared_macs: frozenset[Mac] = frozenset()
     """Of all its groups; worked out here."""
     link_locals: tuple[Gateway, ...] = ()

@@ -10,7 +10,8 @@ from tests.frames import SHARED_MAC
 from tests.fuzz import seeds
 from tests.netsim.test_scale import vswitch_with
 from tests.property.dhcp_world import CLIENTS, PLACES, DhcpWorld, frame4, frame6, packed
-from tests.unit.leaf_world import ONE, TWO
+from tests.unit.leaf_world import ONE, TWO, A
+from tests.unit.relay_world import SERVER, SERVER6, RelayWorld
 from vswitch.phy.port import PortId
 from vswitch.wire import dhcp, dhcp6, flows, ipv6, nd, pmtu, udp, vxlan
 from vswitch.wire.ethernet import Mac
@@ -40,6 +41,28 @@ def leaf() -> Target:
         else:
             packet = packed(client, rest, how.form is seeds.Form.DHCP6)
         world.punt(vtep, packet)
+
+    return one
+
+
+def relay() -> Target:
+    """What comes to a relay: from guests, and from servers."""
+    world = RelayWorld()
+    now = [0.0]
+
+    def failed(error: Exception) -> None:
+        raise error
+
+    world.slowpath._on_failure = failed
+
+    def one(data: bytes) -> None:
+        now[0] += 1.0
+        if data[:1] > b"\x7f":
+            world.punt(A, vxlan.header(ONE) + data[1:], now[0])
+            world.slowpath.relayer.outbox.clear()
+        else:
+            world.tell(data[1:], now[0], server=SERVER if data[:1] > b"\x3f" else SERVER6)
+        world.slowpath.tick(now[0])
 
     return one
 
@@ -111,6 +134,7 @@ def offload() -> Target:
 
 TARGETS: dict[str, Callable[[], Target]] = {
     "leaf": leaf,
+    "relay": relay,
     "vswitch": vswitch,
     "formats": formats,
     "offload": offload,

@@ -27,7 +27,7 @@ PURE_MODULES = {
         f"leaf.{name}"
         for name in (
             *("router", "fib", "bindings", "neighbour", "icmp", "glean", "topology", "slowpath"),
-            *("dhcp", "dhcp6", "leases"),
+            *("dhcp", "dhcp6", "leases", "relay", "relay6", "relayer", "snoop"),
         )
     ),
 }

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from leaf.bindings import MAX_BINDINGS
-from leaf.config import Change, Config, plan, router_mac, topology
+from leaf.config import Change, Config, plan, relay_addresses, router_mac, topology
 from leaf.fib import MAX_PREFIXES
 from leaf.router import Router
+from leaf.topology import Relay
 from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, mac, v4, v6
 from tests.unit.leaf_world import prefix
 from vswitch.service.settings import SettingsError, check, load
@@ -98,6 +99,22 @@ def dhcp(**fields: object) -> Callable[[Table], object]:
     """Have the segment red give out addresses."""
     one = {"mode": "respond", "pool": ["1.1.1.100-1.1.1.199"]}
     return lambda t: t["segment"][0].update(dhcp=one | fields)
+
+
+def relay(*servers: str, **fields: object) -> Callable[[Table], object]:
+    """Have the segment red relay."""
+    one = {"mode": "relay", "servers": list(servers) or ["10.0.0.53"]}
+    return lambda t: t["segment"][0].update(dhcp=one | fields)
+
+
+def with_ipv6(change: Callable[[Table], object]) -> Callable[[Table], object]:
+    """Give the segment red a subnet of IPv6 besides."""
+
+    def both(t: Table) -> None:
+        t["segment"][0]["gateway"] = ["1.1.1.254/24", "2001:db8:1::fe/64"]
+        change(t)
+
+    return both
 
 
 MISTAKES: dict[str, tuple[Callable[[Table], object], tuple[str, ...]]] = {
@@ -208,6 +225,39 @@ MISTAKES: dict[str, tuple[Callable[[Table], object], tuple[str, ...]]] = {
     "dhcp_route_to_nowhere": (
         dhcp(route=[{"prefix": "10.0.0.0/8", "via": "2.2.2.2"}]),
         ("route 10.0.0.0/8", "2.2.2.2 is not in a subnet"),
+    ),
+    "dhcp_relay_to_nobody": (relay(servers=[]), ("segment 'red'", "`relay` needs servers")),
+    "dhcp_servers_without_relay": (
+        dhcp(servers=["10.0.0.53"]),
+        ("segment 'red'", "servers are for mode 'relay'", "'respond'"),
+    ),
+    "dhcp_relay_with_a_pool": (
+        relay(pool=["1.1.1.100-1.1.1.199"], domain="example.org"),
+        ("domain, pool: for mode 'respond'", "the servers say"),
+    ),
+    "dhcp_relay_with_a_lease_time": (relay(**{"lease-time": 60}), ("lease-time: for mode",)),
+    "dhcp_server_twice": (relay("10.0.0.53", "10.0.0.53"), ("'10.0.0.53' stands twice",)),
+    "dhcp_server_of_all": (relay("224.0.0.1"), ("224.0.0.1 is not the address of a host",)),
+    "dhcp_server_is_us": (relay("192.0.2.1"), ("192.0.2.1 is the leaf's own relay address",)),
+    "dhcp_server_without_a_subnet": (
+        lambda t: (relay("fd00::53")(t), t["leaf"].update(relay6="fd00::1")),
+        ("server fd00::53", "no gateway of IPv6"),
+    ),
+    "dhcp_server_and_no_address_to_ask_from": (
+        with_ipv6(relay("fd00::53")),
+        ("server fd00::53", "vtep 192.0.2.1 is not of its family", "set leaf.relay6"),
+    ),
+    "leaf_relay_of_ipv6": (
+        lambda t: t["leaf"].update(relay="fd00::1"),
+        ("not an address of IPv4",),
+    ),
+    "leaf_relay6_of_ipv4": (
+        lambda t: t["leaf"].update(relay6="10.0.0.1"),
+        ("not an address of IPv6",),
+    ),
+    "leaf_relay6_of_a_link": (
+        lambda t: t["leaf"].update(relay6="fe80::1"),
+        ("relay6: fe80::1", "servers can answer"),
     ),
     "dhcp_route_of_ipv6": (
         dhcp(route=[{"prefix": "2001:db8::/32"}]),
@@ -606,6 +656,25 @@ def test_what_dhcp_gives_out() -> None:
     assert service.routes == ((v4("10.0.0.0"), 8, None),)
 
 
+def test_to_whom_dhcp_is_relayed_and_from_where() -> None:
+    made = changed(relay())
+    assert topology(made).segments[0].dhcp == Relay((v4("10.0.0.53"),), v4("192.0.2.1"), None)
+    assert relay_addresses(made) == {v4("192.0.2.1")}
+
+    both = changed(
+        lambda t: (
+            with_ipv6(relay("10.0.0.53", "fd00::53"))(t),
+            t["leaf"].update(relay="10.0.0.1", relay6="fd00::1"),
+        )
+    )
+    servers = (v4("10.0.0.53"), v6("fd00::53"))
+    assert topology(both).segments[0].dhcp == Relay(servers, v4("10.0.0.1"), v6("fd00::1"))
+    assert relay_addresses(both) == {v4("10.0.0.1"), v6("fd00::1")}
+
+    # An address that no segment makes use of is not opened.
+    assert relay_addresses(changed(lambda t: t["leaf"].update(relay6="fd00::1"))) == set()
+
+
 def test_a_segment_on_no_vswitch_is_on_none() -> None:
     """Not the same as one that names none, which is on all."""
     table = good() | {"binding": []}
@@ -664,6 +733,11 @@ PLANS: dict[str, tuple[Callable[[Table], object], list[tuple[str, str, str]]]] =
     "a_segments_option_changes": (
         lambda t: t["segment"][0].update({"hop-neutral": True}),
         [("change", "segment", "red")],
+    ),
+    "a_segment_is_relayed": (relay(), [("change", "segment", "red")]),
+    "the_relay_address_changes": (
+        lambda t: t["leaf"].update(relay="10.0.0.1"),
+        [("change", "relay", "10.0.0.1")],
     ),
     "a_pool_changes": (dhcp(), [("change", "segment", "red")]),
     "a_route_comes": (route(via="1.1.1.9"), [("add", "route", "tenant 10.99.0.0/16")]),

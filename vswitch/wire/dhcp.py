@@ -1,4 +1,5 @@
-"""DHCP for IPv4 (RFC 2131, RFC 2132): reading what clients send, building what a server answers.
+"""DHCP for IPv4 (RFC 2131, RFC 2132): reading what clients and servers send, building what a server
+answers and what a relay makes of both.
 
 `parse` believes nothing: lengths, the UDP checksum, the magic cookie and the layout of options are
 checked, and what is not sound is None. Options are read with overloading (RFC 2132 section 9.3) and
@@ -7,7 +8,7 @@ concatenation (RFC 3396); where one stands twice its parts are joined.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import NamedTuple
 
@@ -55,6 +56,20 @@ CLIENT_ID = 61
 RELAY = 82
 CLASSLESS_ROUTES = 121
 END = 255
+
+# What a relay says in option 82 (RFC 3046 section 2.0, RFC 3527, RFC 5107, RFC 6607).
+CIRCUIT_ID = 1
+REMOTE_ID = 2
+LINK_SELECTION = 5
+SERVER_OVERRIDE = 11
+VSS = 151
+VSS_CONTROL = 152
+VSS_NAME = b"\0"
+"""The type of a VPN that is named in plain text (RFC 6607)."""
+
+MAX_HOPS = 16
+"""A message that has passed so many relays goes no further (RFC 1542 section 4.1.1)."""
+_HOPS_AT, _GIADDR_AT = 3, 24
 
 ALL = b"\xff" * 4
 UNSPECIFIED = bytes(4)
@@ -128,24 +143,70 @@ def parse_payload(payload: bytes) -> Message | None:
     )
 
 
-def _read(area: bytes, into: dict[int, bytes]) -> bool:
-    """Read one area of options; False where one is cut off."""
+def _walk(area: bytes) -> Iterator[tuple[int, bytes]]:
+    """Walk over one area of options. Raises ValueError where one is cut off."""
     at = 0
-    while at < len(area):
-        code = area[at]
-        if code == END:
-            return True
-        if code == PAD:
+    while at < len(area) and area[at] != END:
+        if area[at] == PAD:
             at += 1
             continue
-        if at + 2 > len(area):
-            return False
-        end = at + 2 + area[at + 1]
+        end = at + 2 + area[at + 1] if at + 2 <= len(area) else len(area) + 1
         if end > len(area):
-            return False
-        into[code] = into.get(code, b"") + area[at + 2 : end]
+            raise ValueError("an option is cut off")
+        yield area[at], area[at + 2 : end]
         at = end
+
+
+def _read(area: bytes, into: dict[int, bytes]) -> bool:
+    """Read one area of options; False where one is cut off."""
+    try:
+        for code, value in _walk(area):
+            into[code] = into.get(code, b"") + value
+    except ValueError:
+        return False
     return True
+
+
+def suboptions(value: bytes) -> dict[int, bytes] | None:
+    """Read what an option 82 holds (RFC 3046 section 2.0); None where one is cut off or twice.
+
+    No code ends these early, and none is for padding.
+    """
+    found: dict[int, bytes] = {}
+    at = 0
+    while at < len(value):
+        end = at + 2 + value[at + 1] if at + 2 <= len(value) else len(value) + 1
+        if end > len(value) or value[at] in found:
+            return None
+        found[value[at]] = value[at + 2 : end]
+        at = end
+    return found
+
+
+def relayed(payload: bytes, relay: bytes, information: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return the sound message of a client as `relay` passes it on, with its sub-options.
+
+    Everything else stays as it was, byte by byte; option 82 comes last (RFC 3046 section 2.1).
+    """
+    said = option(RELAY, b"".join(option(*one) for one in information))
+    head = bytearray(payload[:HEADER_LEN])
+    head[_HOPS_AT] += 1
+    head[_GIADDR_AT : _GIADDR_AT + 4] = relay
+    return bytes(head) + _with_end(_without_relay(payload) + said)
+
+
+def stripped(payload: bytes) -> bytes:
+    """Return the sound message of a server as its client is to read it: without option 82."""
+    return payload[:HEADER_LEN] + _with_end(_without_relay(payload))
+
+
+def _without_relay(payload: bytes) -> bytes:
+    options = _walk(payload[HEADER_LEN:])
+    return b"".join(option(*one) for one in options if one[0] != RELAY)
+
+
+def _with_end(options: bytes) -> bytes:
+    return (options + bytes((END,))).ljust(MIN_LEN - HEADER_LEN, b"\0")
 
 
 def reply(

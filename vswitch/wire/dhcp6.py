@@ -1,8 +1,9 @@
-"""DHCP for IPv6 (RFC 8415): reading what clients send, building what a server answers.
+"""DHCP for IPv6 (RFC 8415): reading what clients send, building what a server answers, and the
+messages in which a relay carries both.
 
-Only what a server of single addresses needs: IA_NA, and in it addresses. `parse` believes nothing;
-what is not sound is None. Options are at most as many as fit in a packet, and none are nested
-deeper than an address inside an IA_NA.
+Only what a server of single addresses needs: IA_NA, and in it addresses. `parse` and its like
+believe nothing; what is not sound is None. Options are at most as many as fit in a packet, and none
+are nested deeper than an address inside an IA_NA.
 """
 
 from __future__ import annotations
@@ -28,15 +29,26 @@ CLIENT_ID = 1
 SERVER_ID = 2
 IA_NA = 3
 IA_ADDRESS = 5
+RELAY_MESSAGE = 9
 STATUS = 13
+INTERFACE_ID = 18
 DNS = 23
 DOMAINS = 24
+VSS = 68
+"""RFC 6607."""
+CLIENT_LINK_LAYER = 79
+"""RFC 6939."""
 
 # Status codes (section 21.13).
 SUCCESS = 0
 NO_ADDRESSES = 2
 NO_BINDING = 3
 NOT_ON_LINK = 4
+
+_RELAY_LEN = 34
+"""Type, hop count, link address and peer address (section 9)."""
+_ETHERNET = b"\0\1"
+"""The hardware type, as ARP writes it."""
 
 MAX_DUID = 130
 """Section 11.1: 128 bytes and a type of two."""
@@ -62,10 +74,27 @@ class Message(NamedTuple):
     ias: tuple[Ia, ...]
 
 
+class Relayed(NamedTuple):
+    """What a server has answered to a relay (section 9.2)."""
+
+    hops: int
+    link: bytes
+    peer: bytes
+    interface: bytes
+    """The Interface-Id that the relay had given (section 21.18)."""
+    payload: bytes
+    """The message inside."""
+
+
 def parse(frame: Buffer) -> Message | None:
     """Read the message to servers in a frame; None where it is not a sound one."""
     datagram = udp.parse(frame)
-    if datagram is None or len(datagram.source) != 16 or datagram.destination_port != SERVER_PORT:
+    return None if datagram is None else read(datagram)
+
+
+def read(datagram: Datagram) -> Message | None:
+    """Read the message to servers in a datagram; None where it is not a sound one."""
+    if len(datagram.source) != 16 or datagram.destination_port != SERVER_PORT:
         return None
     payload = datagram.payload
     if len(payload) < 4 or not ipv6.is_link_local(datagram.source):
@@ -90,6 +119,53 @@ def parse(frame: Buffer) -> Message | None:
         client,
         server,
         tuple(ias),
+    )
+
+
+def given(payload: bytes) -> list[tuple[bytes, int]] | None:
+    """Read a server's message for a client: the addresses in its IA_NAs, and for how many seconds
+    each is valid (section 21.6); None where it is not sound."""
+    if len(payload) < 4:
+        return None
+    found = []
+    try:
+        for code, value in _options(payload[4:]):
+            if code == IA_NA:
+                _ia(value)
+                inside = [one for kind, one in _options(value[12:]) if kind == IA_ADDRESS]
+                found += [(one[:16], int.from_bytes(one[20:24], "big")) for one in inside]
+    except ValueError:
+        return None
+    return found
+
+
+def relay_forward(link: bytes, peer: bytes, options: bytes, payload: bytes) -> bytes:
+    """Build the message in which a relay passes on a client's (section 19.1.1)."""
+    head = bytes((RELAY_FORWARD, 0)) + link + peer
+    return head + options + option(RELAY_MESSAGE, payload)
+
+
+def link_layer(mac: Mac) -> bytes:
+    """Write the client's MAC, which its DUID does not tell (RFC 6939)."""
+    return option(CLIENT_LINK_LAYER, _ETHERNET + mac)
+
+
+def relay_reply(payload: bytes) -> Relayed | None:
+    """Read a server's answer to a relay; None where it is not a sound one (section 19.2)."""
+    if len(payload) < _RELAY_LEN or payload[0] != RELAY_REPLY:
+        return None
+    found: dict[int, bytes] = {}
+    try:
+        for code, value in _options(payload[_RELAY_LEN:]):
+            if code in found and code in (INTERFACE_ID, RELAY_MESSAGE):
+                return None  # Which of two counts is not said; a sound server writes one.
+            found[code] = value
+    except ValueError:
+        return None
+    if INTERFACE_ID not in found or RELAY_MESSAGE not in found:
+        return None
+    return Relayed(
+        payload[1], payload[2:18], payload[18:34], found[INTERFACE_ID], found[RELAY_MESSAGE]
     )
 
 
