@@ -104,7 +104,7 @@ def make(daemon: Daemon) -> FastAPI:
     async def leases(limit: int = Query(MAX_ROWS, ge=1, le=1_000_000)) -> list[dict[str, Any]]:
         now = time.monotonic()
         rows = []
-        own, seen = slowpath.leases.all(), slowpath.relayer.snooped.all()
+        own, seen = slowpath.responder.leases.all(), slowpath.relayer.snooped.all()
         for by, lease in islice(
             chain((("leaf", one) for one in own), (("server", one) for one in seen)), limit
         ):
@@ -177,7 +177,7 @@ def make(daemon: Daemon) -> FastAPI:
             "packets": {reason.value: engine.counts[reason] for reason in Reason},
             "arp": {reason.value: count for reason, count in slowpath.arp_counts.items()},
             "nd": {reason.value: count for reason, count in slowpath.nd_counts.items()},
-            "dhcp": {reason.value: count for reason, count in slowpath.dhcp_counts.items()},
+            "dhcp": {reason.value: count for reason, count in slowpath.responder.counts.items()},
             "dhcp_relay": {name.value: n for name, n in slowpath.relayer.counts.items()},
             "dhcp_seen": {name.value: n for name, n in slowpath.relayer.lease_counts.items()},
             "bindings": {name.value: n for name, n in slowpath.binding_counts.items()},
@@ -227,7 +227,7 @@ def make(daemon: Daemon) -> FastAPI:
             ("packets", "Packets by the reason of their verdict.", engine.counts),
             ("arp", "ARP messages by the rule that applied.", slowpath.arp_counts),
             ("nd", "ND messages by the rule that applied.", slowpath.nd_counts),
-            ("dhcp", "DHCP messages by what became of them.", slowpath.dhcp_counts),
+            ("dhcp", "DHCP messages by what became of them.", slowpath.responder.counts),
             ("dhcp_relay", "Relayed DHCP by what became of it.", slowpath.relayer.counts),
             ("dhcp_seen", "Leases of other servers, as seen.", slowpath.relayer.lease_counts),
             ("binding_news", "News of bindings by outcome.", slowpath.binding_counts),
@@ -247,7 +247,9 @@ def make(daemon: Daemon) -> FastAPI:
         ):
             yield Sample("counter", f"leaf_{name}", said, {}, value)
         yield Sample("gauge", "leaf_bindings", "Bindings.", {}, len(slowpath.bindings))
-        yield Sample("gauge", "leaf_leases", "Addresses with a lease.", {}, len(slowpath.leases))
+        yield Sample(
+            "gauge", "leaf_leases", "Addresses with a lease.", {}, len(slowpath.responder.leases)
+        )
         seen = len(slowpath.relayer.snooped)
         yield Sample("gauge", "leaf_leases_seen", "Leases of other servers.", {}, seen)
         yield from metrics.common("leaf", engine.tunnel.faults)

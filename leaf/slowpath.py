@@ -17,15 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from vswitch.service.policer import Policer, TokenBucket
+from vswitch.service.policer import Policer
 from vswitch.wire import arp, ethernet, ipv4, ipv6, nd, pmtu, vxlan
-from vswitch.wire import dhcp as wire_dhcp
-from vswitch.wire import dhcp6 as wire_dhcp6
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.neighbour import Message
 from vswitch.wire.vxlan import VXLAN_LEN, Vni, Vtep
 
-from . import dhcp, dhcp6, gateway, icmp, relay
+from . import dhcp, gateway, icmp, relay
 from . import neighbour as rules
 from .advertise import Advertiser, last_words
 from .bindings import Binding, Bindings, News, Outcome, State
@@ -35,6 +33,7 @@ from .glean import Outcome as GleanOutcome
 from .leases import Lease, Leases
 from .mtu import Mtus
 from .relayer import Relayer
+from .responder import Responder
 from .rewrite import rewrite
 from .router import Reason, Router, Verdict
 from .topology import Relay, Segment, Topology
@@ -131,10 +130,11 @@ class SlowPath:
         self.arp_counts = dict.fromkeys(rules.Reason, 0)
         self.nd_counts = dict.fromkeys(rules.Reason, 0)
         self.binding_counts = dict.fromkeys(Outcome, 0)
-        self.leases = Leases() if leases is None else leases
+        self.responder = Responder(
+            Leases() if leases is None else leases, limits.dhcp_commits, on_failure
+        )
         self.relayer = Relayer(limits.server_dhcp)
         self.relayer.set_segments(topology.segments)
-        self.dhcp_counts = dict.fromkeys(dhcp.Reason, 0)
         self.glean_counts = dict.fromkeys(GleanOutcome, 0)
         self.events = dict.fromkeys(EVENTS, 0)
         self._router = router
@@ -147,7 +147,6 @@ class SlowPath:
         self._guest_punts = Policer(limits.guest_punts, limits.guest_punts)
         self._guest_gleans = Policer(limits.guest_gleans, limits.guest_gleans)
         self._guest_dhcp = Policer(limits.guest_dhcp, limits.guest_dhcp)
-        self._dhcp_commits = TokenBucket(limits.dhcp_commits, limits.dhcp_commits)
         self._on_failure = on_failure
         self._conflicts = Conflicts()
         self._advertiser = Advertiser()
@@ -273,16 +272,7 @@ class SlowPath:
             self._relay(segment, segment.dhcp, source, frame, now)
             return []
         if not self._guest_dhcp.take((source, mac), now):
-            self.dhcp_counts[dhcp.Reason.POLICED] += 1
-            return []
-        is_ipv4 = frame[12] << 8 | frame[13] == ethernet.IPV4
-        read = wire_dhcp.parse(frame) if is_ipv4 else None
-        read6 = None if is_ipv4 else wire_dhcp6.parse(frame)
-        commits = (read is not None and read.kind in dhcp.COMMITS) or (
-            read6 is not None and read6.kind in dhcp6.COMMITS
-        )
-        if commits and not self._dhcp_commits.take(now):
-            self.dhcp_counts[dhcp.Reason.POLICED] += 1
+            self.responder.counts[dhcp.Reason.POLICED] += 1
             return []
 
         def taken(address: bytes) -> bool:
@@ -290,17 +280,7 @@ class SlowPath:
             return bound is not None and bound.mac != mac
 
         shared_mac, mtu = segment.vteps[source].shared_mac, self.mtus.leased(segment)
-        try:
-            if is_ipv4:
-                answer = dhcp.answer(segment, shared_mac, mac, read, self.leases, now, taken, mtu)
-            else:
-                answer = dhcp6.answer(segment, shared_mac, mac, read6, self.leases, now, taken)
-        except Exception as error:
-            # A full disk, most likely. Nothing has been promised, and the client asks again.
-            self._on_failure(error)
-            self.dhcp_counts[dhcp.Reason.FAILED] += 1
-            return []
-        self.dhcp_counts[answer.reason] += 1
+        answer = self.responder.answer(segment, shared_mac, frame, now, taken, mtu)
         if answer.ended is not None:
             self._end_lease(answer.ended)
         sends = []
@@ -640,7 +620,7 @@ class SlowPath:
                 sends.append(
                     self._say_to(segment, binding.vtep, binding.address, "questions", frame)
                 )
-        for lease in (*self.leases.due(now), *self.relayer.due(now)):
+        for lease in (*self.responder.leases.due(now), *self.relayer.due(now)):
             self._end_lease(lease)
         for vni in self._advertiser.due(now):
             for vtep in self._segments[vni].vteps:
@@ -658,7 +638,7 @@ class SlowPath:
             self.bindings.deadline(),
             self.gleaner.deadline(),
             self._advertiser.deadline(),
-            self.leases.deadline(),
+            self.responder.leases.deadline(),
             self.relayer.deadline(),
         )
         return min((t for t in times if t is not None), default=None)

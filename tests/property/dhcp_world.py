@@ -151,11 +151,11 @@ class DhcpWorld:
 
     def _check_tables(self) -> None:
         slowpath = self.world.slowpath
-        records = slowpath.leases.all()
+        records = slowpath.responder.leases.all()
         assert len(records) <= ADDRESSES
         bound = [(len(one.address), one.client) for one in records if one.state is State.BOUND]
         assert len(bound) == len(set(bound)), "two addresses of a family for one client"
-        assert len(slowpath.leases._due) <= 2 * len(records) + 1024 + 1
+        assert len(slowpath.responder.leases._due) <= 2 * len(records) + 1024 + 1
         assert len(slowpath.bindings) <= 1000
 
 

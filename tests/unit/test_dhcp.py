@@ -49,7 +49,7 @@ def world(disk: Disk) -> World:
 
 
 def counted(world: World, reason: Reason) -> int:
-    return world.slowpath.dhcp_counts[reason]
+    return world.slowpath.responder.counts[reason]
 
 
 def bound(world: World, address: str) -> bytes | None:
@@ -240,7 +240,7 @@ def test_what_the_pool_has_no_more_is_refused_at_the_next_renewal(world: World) 
     assert client.get(2.0) == "1.1.1.60"
     # The old one ends with the new one's grant.
     assert bound(world, POOL[0]) is None and bound(world, "1.1.1.60") == mac(1)
-    lease = world.slowpath.leases.get(ONE, v4(POOL[0]))
+    lease = world.slowpath.responder.leases.get(ONE, v4(POOL[0]))
     assert lease is not None and lease.state is State.FREE
 
 
@@ -306,7 +306,7 @@ def test_one_that_declines_everything_does_not_exhaust_the_pool(world: World) ->
     )
     for n in range(40):
         client.decline(client.get(float(n)), float(n))
-    states = [lease.state for lease in world.slowpath.leases.all()]
+    states = [lease.state for lease in world.slowpath.responder.leases.all()]
     assert states.count(State.DECLINED) == 8
 
 
@@ -367,7 +367,7 @@ def test_leases_go_on_after_a_restart(world: World, disk: Disk) -> None:
 def test_silence(world: World, reason: Reason, frame: bytes) -> None:
     assert world.punt(A, vxlan(ONE, frame)) == []
     assert counted(world, reason) == 1
-    assert len(world.slowpath.leases) == 0
+    assert len(world.slowpath.responder.leases) == 0
 
 
 def test_a_segment_without_a_pool_is_silent(world: World) -> None:
@@ -393,7 +393,7 @@ def test_a_flood_of_one_guest_is_policed_and_so_are_commits() -> None:
 
 
 def test_every_outcome_is_one_of_the_closed_set(world: World) -> None:
-    assert set(world.slowpath.dhcp_counts) == set(Reason)
+    assert set(world.slowpath.responder.counts) == set(Reason)
 
 
 # The format.
@@ -468,12 +468,12 @@ def test_an_offer_is_taken_back_when_its_client_gets_another_address(world: Worl
     segment.dhcp = segment.dhcp._replace(pool=pool)
     offered = client.discover()
     assert offered is not None and offered.address == "1.1.1.60"
-    lease = world.slowpath.leases.get(ONE, v4(POOL[0]))
+    lease = world.slowpath.responder.leases.get(ONE, v4(POOL[0]))
     assert lease is not None and lease.state is State.FREE
 
 
 def test_renewals_do_not_grow_the_table_of_times(world: World) -> None:
-    leases, key = world.slowpath.leases, mac(1)
+    leases, key = world.slowpath.responder.leases, mac(1)
     segment = world.segment(ONE)
     assert segment.dhcp is not None
     who = LeaseClient(key)

@@ -44,7 +44,7 @@ def world() -> World:
 
 
 def counted(world: World, reason: Reason) -> int:
-    return world.slowpath.dhcp_counts[reason]
+    return world.slowpath.responder.counts[reason]
 
 
 def bound(world: World, address: str) -> bytes | None:
@@ -188,7 +188,7 @@ def test_release_decline_and_expiry_end_the_binding(world: World) -> None:
     assert bound(world, address) is None
     client.get()
     client.say(s.DHCP6_Decline, ia(address), server=client.server)
-    lease = world.slowpath.leases.get(ONE, v6(address))
+    lease = world.slowpath.responder.leases.get(ONE, v6(address))
     assert bound(world, address) is None and lease is not None and lease.state is State.DECLINED
     assert bound(world, POOL[1]) == mac(2)
     world.slowpath.tick(LEASE_TIME + 1.0)

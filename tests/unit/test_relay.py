@@ -81,7 +81,7 @@ def test_a_message_goes_to_every_server_with_all_that_they_need(world: RelayWorl
         assert getattr(after, field) == getattr(before, field)
     assert len(first.payload) >= 300
     assert world.counted(Reason.RELAYED) == 1
-    assert sum(world.slowpath.dhcp_counts.values()) == 0
+    assert sum(world.slowpath.responder.counts.values()) == 0
 
 
 def test_a_renewal_to_the_gateway_goes_on_as_anything_else(world: RelayWorld) -> None:
@@ -368,7 +368,7 @@ def test_one_segment_answers_and_another_relays(world: RelayWorld) -> None:
     world.segment(Vni(200)).dhcp = Service(Pool(4, ((first, first),)), 60)
     world.slowpath.replace_topology(rebuilt(world.topology))
     assert len(world.punt(A, vxlan(200, message(mac(5), "discover")))) == 1
-    assert world.slowpath.dhcp_counts[Responded.OFFERED] == 1
+    assert world.slowpath.responder.counts[Responded.OFFERED] == 1
     assert len(world.ask(A, message(ONE_MAC, "discover"))) == 2
 
 

@@ -1,0 +1,79 @@
+"""The DHCP server of a leaf: the rules of both families, with what they need besides a message.
+
+The counterpart of the relayer, for segments whose addresses the leaf gives out itself. A core
+without I/O, but for the leases, which their store commits before a promise is made. Guests are
+policed before they come here; what is policed here is how often, over all guests, the file of
+leases is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vswitch.service.policer import TokenBucket
+from vswitch.wire import dhcp as wire_dhcp
+from vswitch.wire import dhcp6 as wire_dhcp6
+from vswitch.wire import ethernet
+from vswitch.wire.ethernet import Buffer, Mac
+
+from . import dhcp, dhcp6
+from .dhcp import Answer, Reason
+from .leases import Leases, Taken
+from .topology import Segment
+
+
+class Responder:
+    """One leaf's DHCP server."""
+
+    def __init__(
+        self, leases: Leases, commit_rate: float, on_failure: Callable[[Exception], None]
+    ) -> None:
+        """`commit_rate` is the messages a second that may have the leases written; as many may come
+        at once. `on_failure` is told why leases could not be written."""
+        self.leases = leases
+        self.counts = dict.fromkeys(Reason, 0)
+        self._commits = TokenBucket(commit_rate, commit_rate)
+        self._on_failure = on_failure
+
+    def answer(
+        self,
+        segment: Segment,
+        shared_mac: Mac,
+        frame: Buffer,
+        now: float,
+        taken: Taken,
+        mtu: int | None,
+    ) -> Answer:
+        """Answer a guest's message. `taken` says whether an address is bound to another MAC than
+        the guest's, `mtu` is what guests are told fits."""
+        answer = self._answer(segment, shared_mac, frame, now, taken, mtu)
+        self.counts[answer.reason] += 1
+        return answer
+
+    def _answer(
+        self,
+        segment: Segment,
+        shared_mac: Mac,
+        frame: Buffer,
+        now: float,
+        taken: Taken,
+        mtu: int | None,
+    ) -> Answer:
+        mac, leases = Mac(bytes(frame[6:12])), self.leases
+        try:
+            if frame[12] << 8 | frame[13] == ethernet.IPV4:
+                message = wire_dhcp.parse(frame)
+                if message is not None and not self._may_commit(message.kind in dhcp.COMMITS, now):
+                    return Answer(Reason.POLICED)
+                return dhcp.answer(segment, shared_mac, mac, message, leases, now, taken, mtu)
+            message6 = wire_dhcp6.parse(frame)
+            if message6 is not None and not self._may_commit(message6.kind in dhcp6.COMMITS, now):
+                return Answer(Reason.POLICED)
+            return dhcp6.answer(segment, shared_mac, mac, message6, leases, now, taken)
+        except Exception as error:
+            # A full disk, most likely. Nothing has been promised, and the client asks again.
+            self._on_failure(error)
+            return Answer(Reason.FAILED)
+
+    def _may_commit(self, commits: bool, now: float) -> bool:
+        return not commits or self._commits.take(now)
