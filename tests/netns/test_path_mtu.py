@@ -71,9 +71,11 @@ def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
 
 
 def _arrived(ends: Ends) -> list[bytes]:
-    inbox = Inbox()
-    ends.there.read(inbox)
-    return [bytes(packet) for train in inbox.trains for packet in train.packets()]
+    found, inbox = [], Inbox()
+    for lane in range(len(ends.there.filenos())):
+        ends.there.read(inbox, lane)
+        found += [bytes(packet) for train in inbox.trains for packet in train.packets()]
+    return found
 
 
 def _packets(count: int, size: int) -> list[bytes]:
