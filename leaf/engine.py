@@ -80,9 +80,12 @@ class Engine:
         inbox = self._inbox
         self.tunnel.read(inbox, lane, BUDGET if drain else 1)
         now = self._clock()
-        for train in inbox.trains:
-            self._take(train, now)
-        self.tunnel.flush()
+        try:
+            for train in inbox.trains:
+                self._take(train, now)
+        finally:
+            # Whatever went wrong: what is held back lies in slots that the next read fills.
+            self.tunnel.flush()
 
     def _take(self, train: Train, now: float) -> None:
         """Decide on a train, and carry it out."""

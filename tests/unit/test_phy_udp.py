@@ -19,14 +19,17 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 
-from tests.frames import SHARED_MAC, mac, vxlan
+from leaf.engine import Engine as Leaf
+from tests.frames import SHARED_MAC, mac, udp, vxlan
+from tests.unit import leaf_world
 from tests.unit.engine_world import Clock, Journal
-from tests.unit.topology import RED, attachment
+from tests.unit.topology import BLUE, RED, attachment
 from vswitch.engine import Engine
 from vswitch.phy.memory import MemoryPort
 from vswitch.phy.port import BUDGET, HEADROOM, Burst, PortId
-from vswitch.phy.tunnel import Inbox, Run
+from vswitch.phy.tunnel import Inbox, Run, Train
 from vswitch.phy.udp import TunnelError, UdpTunnel
+from vswitch.switch import Verdict
 from vswitch.wire import vnet
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.vxlan import Vtep
@@ -575,3 +578,79 @@ def test_super_frames_of_one_segment_keep_their_place_among_others(ends: Ends) -
         expected.append(vxlan(RED, whole))
     wire(ends, *frames)
     assert ends.received(20) == expected
+
+
+# When something goes wrong.
+
+
+def test_what_was_held_back_before_an_error_does_not_leave_as_another_guests(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst lies where the next guest's frames are read to."""
+    engine = Engine(
+        Mac(SHARED_MAC),
+        (THERE,),
+        ends.tunnel,
+        clock=Clock(),
+        log=Journal(),
+        on_gone=lambda port_id, port: None,
+    )
+    attached = []
+    for number, vni in enumerate((RED, BLUE), 1):
+        engine.switch.add_segment(vni, "rewrite")
+        port = MemoryPort()
+        new = attachment(f"guest {number}", PortId(-1), vni, mac(number))
+        attached.append((port, engine.add(new, port).port))
+    assert len(ends.received(2)) == 2  # The announcements.
+    (first, first_id), (second, second_id) = attached
+    frames = [udp(SHARED_MAC, mac(number), payload=bytes([number]) * 20) for number in (1, 2)]
+    decide = engine.switch.decide
+
+    def fail(port: PortId, frame: bytes) -> Verdict:
+        if len(frame) < 20:
+            raise ZeroDivisionError("a bug of ours")
+        return decide(port, frame)
+
+    monkeypatch.setattr(engine.switch, "decide", fail)
+    first.emit(frames[0])
+    first.emit(bytes(19))
+    with pytest.raises(ZeroDivisionError):
+        engine.pump_port(first_id)
+    second.emit(frames[1])
+    engine.pump_port(second_id)
+    assert ends.received(2) == [vxlan(RED, frames[0]), vxlan(BLUE, frames[1])]
+
+
+def test_a_leaf_sends_what_was_held_back_before_an_error(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topology = leaf_world.topology()
+    tunnel = ends.tunnel
+    engine = Leaf(
+        topology,
+        tunnel,
+        Clock(),
+        timers=leaf_world.DEFAULT_TIMERS,
+        limits=leaf_world.DEFAULT_LIMITS,
+        max_bindings=10,
+    )
+    packet = packets_of(100, 1)[0]
+
+    def take(train: Train, now: float) -> None:
+        if len(train.data) < 100:
+            raise ZeroDivisionError("a bug of ours")
+        tunnel.send_train(THERE, 1, train.data, train.size)
+
+    monkeypatch.setattr(engine, "_take", take)
+    waiting = [packet, b"short"]
+
+    def read(inbox: Inbox, lane: int, most: int) -> None:
+        inbox.trains.clear()
+        for slot, received in zip(inbox.slots, waiting, strict=False):
+            slot.data[: len(received)] = received
+            inbox.add(slot, len(received), len(received), HERE)
+
+    monkeypatch.setattr(tunnel, "read", read)
+    with pytest.raises(ZeroDivisionError):
+        engine.pump_tunnel()
+    assert ends.received(1) == [packet]

@@ -256,11 +256,13 @@ class UdpTunnel:
             return
         index, vtep, size = self._held_for
         sock = self._pool[index]
-        if len(held) == 1:
-            self._send_one(sock, vtep, held[0])
-        else:
-            self._send_rows(sock, vtep, held, size)
-        held.clear()
+        try:
+            if len(held) == 1:
+                self._send_one(sock, vtep, held[0])
+            else:
+                self._send_rows(sock, vtep, held, size)
+        finally:
+            held.clear()
 
     def _send_rows(self, sock: socket.socket, vtep: Vtep, parts: list[Buffer], size: int) -> bool:
         """Send packets of `size` bytes, which `parts` hold one behind the other, by one call."""
