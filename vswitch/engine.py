@@ -145,7 +145,7 @@ class Engine:
         finally:
             # Whatever went wrong: what is held back lies in slots that the next burst is read into,
             # and would leave as that guest's frames under this one's VNI.
-            self.tunnel.flush()
+            self.events["uplink_failed"] += self.tunnel.flush()
 
     def _take(self, live: _Live, burst: Burst, index: int) -> None:
         """Decide on one frame, and carry it out."""
@@ -407,7 +407,7 @@ class Engine:
             for leaf in self._leaves:
                 if not self.tunnel.send(leaf, vxlan.flow_hash(frame), header + frame):
                     self.events["uplink_failed"] += 1
-        self.tunnel.flush()
+        self.events["uplink_failed"] += self.tunnel.flush()
 
     def _gone(self, port_id: PortId, error: PortGone) -> None:
         live = self._ports.pop(port_id)
@@ -424,7 +424,7 @@ class Engine:
         for attachment in self.attachments.due_announcements(now):
             self._announce(attachment)
         self.switch.expire(now)
-        self.tunnel.flush()
+        self.events["uplink_failed"] += self.tunnel.flush()
 
     def deadline(self) -> float | None:
         """Say when `tick` wants to be called next."""

@@ -49,9 +49,12 @@ class Sender:
         self._socket = sock
         self.calls = calls
         self.refuses_trains = False
+        self.is_down = False
         self.fails_next = 0
 
     def _fail(self) -> None:
+        if self.is_down:
+            raise OSError(errno.ENETUNREACH, "no route")
         number, self.fails_next = self.fails_next, 0
         if number:
             raise OSError(number, "the news of an earlier packet")
@@ -378,6 +381,32 @@ def test_what_a_datagram_cannot_hold_is_counted_with_trains_too(ends: Ends) -> N
     assert ends.lengths()[-1] == [100] * 3
 
 
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_what_was_held_back_and_is_lost_is_told_once(either: Ends, count: int) -> None:
+    """Whether by a flush of ours or by one that a packet of another size caused."""
+    for sender in either.senders:
+        sender.is_down = True
+    run = run_of(packets_of(100, count))
+    told = count - either.tunnel.send_run(THERE, 1, run)
+    told += not either.tunnel.send(THERE, 1, bytes(200))
+    assert told + either.tunnel.flush() == count + 1
+    assert either.tunnel.flush() == 0
+    for sender in either.senders:
+        sender.is_down = False
+    either.tunnel.send_run(THERE, 1, run)
+    assert (either.tunnel.flush(), len(either.received(count))) == (0, count)
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_frames_that_are_lost_by_the_flush_are_counted(either: Ends, count: int) -> None:
+    for sender in either.senders:
+        sender.is_down = True
+    frame = udp(mac(9), mac(1))
+    engine = wire(either, *[(frame, vnet.PLAIN)] * count, announced=False)
+    # An announcement before them: a RARP, and none of addresses.
+    assert engine.events["uplink_failed"] == 1 + count
+
+
 @pytest.mark.parametrize("offset", [93, 60_000])
 def test_a_run_whose_checksum_lies_outside_is_refused_whole(either: Ends, offset: int) -> None:
     header = struct.pack("<BBHHHH", 1, 0, 0, 0, 34, offset - 34)
@@ -491,7 +520,7 @@ def test_an_address_of_ipv6_that_nobody_has_is_named_with_a_remedy() -> None:
 # From a port to the wire.
 
 
-def wire(ends: Ends, *frames: tuple[bytes, bytes]) -> None:
+def wire(ends: Ends, *frames: tuple[bytes, bytes], announced: bool = True) -> Engine:
     """Have a guest send frames, with a header each, through an engine as one burst."""
     engine = Engine(
         Mac(SHARED_MAC),
@@ -504,11 +533,13 @@ def wire(ends: Ends, *frames: tuple[bytes, bytes]) -> None:
     engine.switch.add_segment(RED, "rewrite")
     port = MemoryPort()
     attached = engine.add(attachment("alice", PortId(-1), RED, mac(1)), port)
-    assert ends.received(1)[0][20:22] == b"\x80\x35"  # The announcement.
+    if announced:
+        assert ends.received(1)[0][20:22] == b"\x80\x35"
     ends.calls.clear()
     for frame, header in frames:
         port.emit(frame, header)
     engine.pump_port(attached.port)
+    return engine
 
 
 def guest_frame(transport: TCP | UDP, payload: bytes) -> tuple[bytes, bytes, int]:

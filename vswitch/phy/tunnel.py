@@ -117,8 +117,9 @@ class Tunnel(Protocol):
     def send_train(self, vtep: Vtep, flow: int, train: Buffer, size: int) -> bool:
         """Send a whole train of packets of `size` bytes, behind what is held back."""
 
-    def flush(self) -> None:
-        """Send what was held back to make longer trains. Called at the end of every burst."""
+    def flush(self) -> int:
+        """Send what was held back to make longer trains. Called at the end of every burst. Return
+        how many packets, of those that were held back since the last call, could not be sent."""
 
     @property
     def room(self) -> dict[Vtep, int]:
