@@ -1,8 +1,9 @@
 """The tunnel interface: VXLAN packets in and out, a train at a time.
 
 A *train* is one buffer with equal-sized packets of which only the last may be shorter; each packet
-is a VXLAN header and a frame. All packets of a train have the same VNI, MACs, and IP addresses: who
-reads from the kernel splits what does not belong together, so that one decision holds for all.
+is a VXLAN header and a frame. All packets of a train have the same VNI, MACs, and IP addresses, and
+if there are several, each has a sound IP header: who reads from the kernel splits what does not
+belong together, so that one decision holds for all.
 A read fills an `Inbox` with trains, whose buffers the next read reuses. A train may be edited in
 place and sent on as it is.
 
