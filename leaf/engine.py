@@ -80,9 +80,12 @@ class Engine:
         inbox = self._inbox
         self.tunnel.read(inbox, lane, BUDGET if drain else 1)
         now = self._clock()
-        for train in inbox.trains:
-            self._take(train, now)
-        self.tunnel.flush()
+        try:
+            for train in inbox.trains:
+                self._take(train, now)
+        finally:
+            # Whatever went wrong: what is held back lies in slots that the next read fills.
+            self.send_failed += self.tunnel.flush()
 
     def _take(self, train: Train, now: float) -> None:
         """Decide on a train, and carry it out."""
@@ -140,12 +143,12 @@ class Engine:
         for vtep, packet in sends:
             if not self.tunnel.send(vtep, vxlan.flow_hash(packet[VXLAN_LEN:]), packet):
                 self.send_failed += 1
-        self.tunnel.flush()
+        self.send_failed += self.tunnel.flush()
 
     def tick(self, now: float) -> None:
         """Do what is due by `now`."""
         self.send(self.slowpath.tick(now))
-        self.tunnel.flush()
+        self.send_failed += self.tunnel.flush()
 
     def deadline(self) -> float | None:
         """Say when `tick` wants to be called next."""

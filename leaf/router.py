@@ -11,7 +11,8 @@ to any MAC but a gateway's is dropped, since the vswitch should have rewritten i
 A verdict that forwards holds the 20 bytes that the packet leaves with: the VXLAN header and both
 MACs. They are built when a binding changes; per packet, `rewrite` copies them over the old ones and
 takes one off the TTL, in place. A train is decided once, by its first packet (the tunnel has made
-sure that its packets belong together), and every packet of it is rewritten.
+sure that its packets belong together and have sound IP headers), and every packet of it is
+rewritten.
 
 What must be answered or asked (ARP, ND, ICMP, gleaning) is only named here; the slow path does it,
 behind its policer.

@@ -161,9 +161,18 @@ class Plan(NamedTuple):
     needs_restart: list[str]
 
 
-def plan(old: Config, new: Config, absent: Container[str] = frozenset()) -> Plan:
-    """Compute how to get from `old` to `new`; guests in `absent` are configured in `old` but could
-    not be attached, or have lost their device since."""
+def plan(
+    old: Config,
+    new: Config,
+    absent: Container[str] = frozenset(),
+    left: Container[str] = frozenset(),
+) -> Plan:
+    """Compute how to get from `old` to `new`.
+
+    Guests in `absent` are configured in `old` but not attached: they could not be, or have lost
+    their device since. Those of them in `left` were let go by a verb and stay away, however `new`
+    has them: they run elsewhere, and whoever attached them here would draw their traffic back.
+    """
     fixed = ("name", "vtep", "udp_port", "shared_mac", "source_ports", "offload", "too_big")
     needs_restart = [
         f"vswitch.{key.replace('_', '-')}"
@@ -216,7 +225,9 @@ def plan(old: Config, new: Config, absent: Container[str] = frozenset()) -> Plan
     ]
     if old.vswitch.leaves != new.vswitch.leaves:
         changes.append(Change("set leaves", ", ".join(new.vswitch.leaves)))
-    changes += [Change("attach", name) for name in guests_after if name not in kept]
+    changes += [
+        Change("attach", name) for name in guests_after if name not in kept and name not in left
+    ]
     if old.log != new.log:
         changes.append(Change("log level", new.log.level))
     return Plan(changes, needs_restart)

@@ -89,6 +89,9 @@ class Daemon:
         """Held by every verb from its first check to its end. Devices are opened and parked in
         threads; without it, another verb on the same guest could slip in between."""
         self._watched: dict[PortId, int] = {}
+        self._left: set[str] = set()
+        """Guests of the file that a verb has let go: they run elsewhere, and no reload brings them
+        back."""
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> str:
@@ -143,7 +146,10 @@ class Daemon:
     async def detach(self, guest: str, sequence: int | None = None) -> Attachment:
         """Let a guest go and close its device. Raises AttachmentError."""
         async with self._verbs:
-            return await self._detach(guest, sequence)
+            gone = await self._detach(guest, sequence)
+            if any(listed.name == guest for listed in self.config.guest):
+                self._left.add(guest)
+            return gone
 
     async def _attach(
         self, guest: GuestSettings, state: State, sequence: int | None = None
@@ -173,6 +179,7 @@ class Daemon:
         except AttachmentError:
             await asyncio.to_thread(port.close)
             raise
+        self._left.discard(guest.name)
         self._watch(attachment.port, port)
         self.shell.rearm()
         return attachment
@@ -220,7 +227,8 @@ class Daemon:
         new = settings.load(self.path, Config)
         attached = {attachment.guest for attachment in self.engine.attachments.all()}
         absent = {guest.name for guest in self.config.guest} - attached
-        plan = configuration.plan(self.config, new, absent)
+        plan = configuration.plan(self.config, new, absent, self._left)
+        self._left &= {guest.name for guest in new.guest}
         old_segments = {segment.name: segment for segment in self.config.segment}
         self.config = new.model_copy(
             update={

@@ -134,14 +134,18 @@ class Engine:
         except PortGone as error:
             self._gone(port_id, error)
             return
-        for first, end in burst.runs():
-            if end - first == 1:
-                self._take(live, burst, first)
-            else:
-                self._take_run(live, burst, first, end)
         live.sent += len(burst.lengths)
         live.sent_bytes += sum(burst.lengths)
-        self.tunnel.flush()
+        try:
+            for first, end in burst.runs():
+                if end - first == 1:
+                    self._take(live, burst, first)
+                else:
+                    self._take_run(live, burst, first, end)
+        finally:
+            # Whatever went wrong: what is held back lies in slots that the next burst is read into,
+            # and would leave as that guest's frames under this one's VNI.
+            self.events["uplink_failed"] += self.tunnel.flush()
 
     def _take(self, live: _Live, burst: Burst, index: int) -> None:
         """Decide on one frame, and carry it out."""
@@ -250,7 +254,7 @@ class Engine:
     def _too_big(self, live: _Live, leaf: Vtep, frame: memoryview, header: Buffer) -> None:
         """Tell a guest that its packet does not fit, or cut it."""
         self.events["too_big"] += 1
-        mtu = self.tunnel.room[leaf] - VXLAN_LEN - ethernet.HEADER_LEN
+        mtu = self.tunnel.room.get(leaf, MAX_ROOM) - VXLAN_LEN - ethernet.HEADER_LEN
         if self._fragments and vnet.complete(frame, header):
             parts = pmtu.fragments(frame, mtu)
             if parts is not None:
@@ -403,7 +407,7 @@ class Engine:
             for leaf in self._leaves:
                 if not self.tunnel.send(leaf, vxlan.flow_hash(frame), header + frame):
                     self.events["uplink_failed"] += 1
-        self.tunnel.flush()
+        self.events["uplink_failed"] += self.tunnel.flush()
 
     def _gone(self, port_id: PortId, error: PortGone) -> None:
         live = self._ports.pop(port_id)
@@ -420,7 +424,7 @@ class Engine:
         for attachment in self.attachments.due_announcements(now):
             self._announce(attachment)
         self.switch.expire(now)
-        self.tunnel.flush()
+        self.events["uplink_failed"] += self.tunnel.flush()
 
     def deadline(self) -> float | None:
         """Say when `tick` wants to be called next."""

@@ -202,7 +202,17 @@ class Segment:
 class _Port:
     """What a decision needs of one port, worked out beforehand."""
 
-    __slots__ = ("flooded", "group", "guard", "ipv4", "ipv6", "macs", "segment", "staged")
+    __slots__ = (
+        "flooded",
+        "group",
+        "guard",
+        "ipv4",
+        "ipv6",
+        "link_locals",
+        "macs",
+        "segment",
+        "staged",
+    )
 
     def __init__(self, attachment: Attachment, segment: Segment) -> None:
         self.segment = segment
@@ -214,16 +224,21 @@ class _Port:
         # An empty set: this family is not held to any address.
         self.ipv4 = frozenset(v4 | {ipv4.UNSPECIFIED}) if v4 else frozenset()
         self.ipv6 = frozenset(v6 | {ipv6.UNSPECIFIED}) if v6 else frozenset()
+        self.link_locals = v6.union(map(ipv6.link_local, attachment.macs))
+        """Those that no other guest makes itself of its MAC."""
         self.group: Verdict | None = None
         self.flooded: Verdict | None = None
 
 
 def _may_use(port: _Port, address: bytes) -> bool:
-    """Say whether a guest may call an IPv6 address its own. Link-local ones it makes itself; the
-    gateway's is not to be had."""
+    """Say whether a guest may call an IPv6 address its own. Link-local ones it makes itself, of its
+    own MACs or at random; what is made of another MAC is a neighbour's, or the gateway's of another
+    group. That of this group's gateway is not to be had."""
     if address in port.segment.gateways:
         return False
-    return not port.ipv6 or address in port.ipv6 or ipv6.is_link_local(address)
+    if ipv6.is_link_local(address):
+        return address in port.link_locals or not ipv6.is_made_of_mac(address)
+    return not port.ipv6 or address in port.ipv6
 
 
 class Switch:

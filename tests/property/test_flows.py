@@ -311,13 +311,32 @@ def test_the_world_of_these_tests_has_a_guard_and_a_table() -> None:
 
 # Trains.
 
+BITS = st.sampled_from([1 << bit for bit in range(8)])
 
-def forwarded_by(packet: bytes) -> tuple[Any, ...]:
-    """Parse what a leaf and a vswitch forward a packet by, all headers up to the IPv4 addresses."""
-    version, tos, _length, _id, fragment, ttl, protocol, _checksum, src, dst = unpack(
+
+def forwarded_by(packet: bytes) -> tuple[Any, ...] | None:
+    """Parse what a leaf and a vswitch forward a packet by, all headers up to the IPv4 addresses;
+    None for what a router must not forward (RFC 1812 section 5.2.2)."""
+    if len(packet) < 42:
+        return None
+    version, tos, length, _id, fragment, ttl, protocol, _checksum, src, dst = unpack(
         "!BBHHHBBH4s4s", packet[22:42]
     )
+    head_len = 4 * (version & 15)
+    head = packet[22 : 22 + head_len]
+    if (
+        sum(unpack(f"!{head_len // 2}H", head)) % 0xFFFF
+        or not head_len <= length <= len(packet) - 22
+    ):
+        return None
     return packet[:22], version, tos, fragment, ttl, protocol, src, dst
+
+
+def summed(packet: bytes) -> bytes:
+    """Fill in the IPv4 header checksum."""
+    head_len = 4 * (packet[22] & 15)
+    total = sum(unpack(f"!{head_len // 2}H", packet[22:32] + bytes(2) + packet[34 : 22 + head_len]))
+    return packet[:32] + pack("!H", -total % 0xFFFF) + packet[34:]
 
 
 @SOME
@@ -325,10 +344,35 @@ def forwarded_by(packet: bytes) -> tuple[Any, ...]:
     chains(ethertype=IPV4, cut=1000, payload=b"", header=PLAIN, words=5),
     st.integers(0, 60),
     st.integers(0, 59),
+    st.booleans(),
+    st.dictionaries(st.integers(0, 27), st.tuples(st.sampled_from([24, 25, 32, 33]), BITS)),
+    st.dictionaries(st.integers(0, 27), st.integers(0, 200)),
 )
-def test_trains_are_the_longest_there_are(chain: list[Frame], more: int, less: int) -> None:
+@example([Frame(number=at) for at in range(8)], 40, 0, False, {3: (33, 1)}, {})
+@example([Frame(number=at) for at in range(8)], 40, 0, False, {}, {3: 0xFFFF, 5: 19, 7: 40})
+@example([Frame(number=at) for at in range(8)], 40, 40, False, {}, {})
+@example([Frame(words=6)] * 4, 40, 0, True, {2: (42, 1)}, {})
+def test_trains_are_the_longest_there_are(
+    chain: list[Frame],
+    more: int,
+    less: int,
+    has_options: bool,
+    damaged: dict[int, tuple[int, int]],
+    lengths: dict[int, int],
+) -> None:
+    """A packet that must not be forwarded is by itself, wherever in the others it stands."""
+    if has_options:
+        chain = [frame._replace(words=6) for frame in chain]
     packets = [vxlan(7, frame.build() + bytes(more)) for frame in chain]
     size = len(packets[0])
+    for at, packet in enumerate(packets):
+        length = pack("!H", lengths[at]) if at in lengths else packet[24:26]
+        packets[at] = summed(packet[:24] + length + packet[26:])
+        if at in damaged:
+            where, bit = damaged[at]
+            after = bytearray(packets[at])
+            after[where] ^= bit
+            packets[at] = bytes(after)
     if len(packets) > 1:  # The last may be shorter, down to one byte.
         packets[-1] = packets[-1][: max(1, size - less)]
     joined = b"".join(packets)
@@ -337,7 +381,7 @@ def test_trains_are_the_longest_there_are(chain: list[Frame], more: int, less: i
 
     expected = [[packets[0]]]
     for before, packet in pairwise(packets):
-        if len(packet) >= 42 and forwarded_by(before) == forwarded_by(packet):
+        if forwarded_by(packet) is not None and forwarded_by(before) == forwarded_by(packet):
             expected[-1].append(packet)
         else:
             expected.append([packet])
@@ -357,9 +401,22 @@ def test_packets_without_a_whole_header_are_by_themselves(size: int, short: int)
     assert found == [(at, min(size, length - at)) for at in range(0, length, size)]
 
 
-@pytest.mark.parametrize("last", [42, 99, 100])
+@pytest.mark.parametrize("last", [50, 99, 100])
 def test_one_packet_and_two_are_trains_too(last: int) -> None:
-    packet = vxlan(7, Frame(payload=bytes(100)).build())[:100]
+    packet = summed(vxlan(7, Frame(payload=b"").build() + bytes(50)))
+    assert len(packet) == 100
     slot = np.frombuffer(bytearray(packet * 3), np.uint8)
     assert flows.trains(slot, 100, 100) == [(0, 100)]
     assert flows.trains(slot, 100 + last, 100) == [(0, 100 + last)]
+
+
+@pytest.mark.parametrize("where", [0, 3, 7])
+def test_an_ipv6_packet_that_claims_to_be_longer_than_it_is_is_by_itself(where: int) -> None:
+    packets = [bytearray(vxlan(7, Frame(ethertype=IPV6).build())) for _ in range(8)]
+    size = len(packets[0])
+    slot = np.frombuffer(bytearray(b"".join(packets)), np.uint8)
+    assert flows.trains(slot, 8 * size, size) == [(0, 8 * size)]
+    packets[where][26] += 1
+    slot = np.frombuffer(bytearray(b"".join(packets)), np.uint8)
+    starts = sorted({0, where, min(where + 1, 7) if where < 7 else where})
+    assert [start // size for start, _ in flows.trains(slot, 8 * size, size)] == starts

@@ -29,6 +29,7 @@ from vswitch.engine import NEIGHBOUR_RATE
 from vswitch.phy.port import BUDGET
 from vswitch.phy.tunnel import BUDGET as TRAIN_BUDGET
 from vswitch.switch import Reason
+from vswitch.wire.vxlan import Vtep
 
 ALICE, BOB, CAROL, FAR = mac(1), mac(2), mac(3), mac(0x99)
 
@@ -144,6 +145,15 @@ def test_a_leaf_that_does_not_answer_is_counted(world: World) -> None:
     world.leaves[LEAF].close()
     world.emit("alice", udp(FAR, ALICE), arp(BROADCAST, ALICE), udp(BOB, ALICE))
     assert world.engine.events["uplink_failed"] == 2
+    assert udp(BOB, ALICE) in world.heard("bob")
+
+
+@pytest.mark.parametrize("room", [{}, {LEAF: 1450}], ids=["unknown", "known"])
+def test_a_frame_that_no_tunnel_takes_is_counted(world: World, room: dict[Vtep, int]) -> None:
+    """Of what is unknown the room is that of the longest packet there is."""
+    world.engine.tunnel.room.update(room)
+    world.emit("alice", udp(FAR, ALICE, payload=bytes(65_500)), udp(BOB, ALICE))
+    assert (world.engine.events["too_big"], world.at_leaf()) == (1, [])
     assert udp(BOB, ALICE) in world.heard("bob")
 
 

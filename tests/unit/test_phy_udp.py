@@ -19,14 +19,17 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 
-from tests.frames import SHARED_MAC, mac, vxlan
+from leaf.engine import Engine as Leaf
+from tests.frames import SHARED_MAC, mac, udp, vxlan
+from tests.unit import leaf_world
 from tests.unit.engine_world import Clock, Journal
-from tests.unit.topology import RED, attachment
+from tests.unit.topology import BLUE, RED, attachment
 from vswitch.engine import Engine
 from vswitch.phy.memory import MemoryPort
 from vswitch.phy.port import BUDGET, HEADROOM, Burst, PortId
-from vswitch.phy.tunnel import Inbox, Run
+from vswitch.phy.tunnel import Inbox, Run, Train
 from vswitch.phy.udp import TunnelError, UdpTunnel
+from vswitch.switch import Verdict
 from vswitch.wire import vnet
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.vxlan import Vtep
@@ -46,9 +49,12 @@ class Sender:
         self._socket = sock
         self.calls = calls
         self.refuses_trains = False
+        self.is_down = False
         self.fails_next = 0
 
     def _fail(self) -> None:
+        if self.is_down:
+            raise OSError(errno.ENETUNREACH, "no route")
         number, self.fails_next = self.fails_next, 0
         if number:
             raise OSError(number, "the news of an earlier packet")
@@ -375,6 +381,32 @@ def test_what_a_datagram_cannot_hold_is_counted_with_trains_too(ends: Ends) -> N
     assert ends.lengths()[-1] == [100] * 3
 
 
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_what_was_held_back_and_is_lost_is_told_once(either: Ends, count: int) -> None:
+    """Whether by a flush of ours or by one that a packet of another size caused."""
+    for sender in either.senders:
+        sender.is_down = True
+    run = run_of(packets_of(100, count))
+    told = count - either.tunnel.send_run(THERE, 1, run)
+    told += not either.tunnel.send(THERE, 1, bytes(200))
+    assert told + either.tunnel.flush() == count + 1
+    assert either.tunnel.flush() == 0
+    for sender in either.senders:
+        sender.is_down = False
+    either.tunnel.send_run(THERE, 1, run)
+    assert (either.tunnel.flush(), len(either.received(count))) == (0, count)
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_frames_that_are_lost_by_the_flush_are_counted(either: Ends, count: int) -> None:
+    for sender in either.senders:
+        sender.is_down = True
+    frame = udp(mac(9), mac(1))
+    engine = wire(either, *[(frame, vnet.PLAIN)] * count, announced=False)
+    # An announcement before them: a RARP, and none of addresses.
+    assert engine.events["uplink_failed"] == 1 + count
+
+
 @pytest.mark.parametrize("offset", [93, 60_000])
 def test_a_run_whose_checksum_lies_outside_is_refused_whole(either: Ends, offset: int) -> None:
     header = struct.pack("<BBHHHH", 1, 0, 0, 0, 34, offset - 34)
@@ -488,7 +520,7 @@ def test_an_address_of_ipv6_that_nobody_has_is_named_with_a_remedy() -> None:
 # From a port to the wire.
 
 
-def wire(ends: Ends, *frames: tuple[bytes, bytes]) -> None:
+def wire(ends: Ends, *frames: tuple[bytes, bytes], announced: bool = True) -> Engine:
     """Have a guest send frames, with a header each, through an engine as one burst."""
     engine = Engine(
         Mac(SHARED_MAC),
@@ -501,11 +533,13 @@ def wire(ends: Ends, *frames: tuple[bytes, bytes]) -> None:
     engine.switch.add_segment(RED, "rewrite")
     port = MemoryPort()
     attached = engine.add(attachment("alice", PortId(-1), RED, mac(1)), port)
-    assert ends.received(1)[0][20:22] == b"\x80\x35"  # The announcement.
+    if announced:
+        assert ends.received(1)[0][20:22] == b"\x80\x35"
     ends.calls.clear()
     for frame, header in frames:
         port.emit(frame, header)
     engine.pump_port(attached.port)
+    return engine
 
 
 def guest_frame(transport: TCP | UDP, payload: bytes) -> tuple[bytes, bytes, int]:
@@ -575,3 +609,79 @@ def test_super_frames_of_one_segment_keep_their_place_among_others(ends: Ends) -
         expected.append(vxlan(RED, whole))
     wire(ends, *frames)
     assert ends.received(20) == expected
+
+
+# When something goes wrong.
+
+
+def test_what_was_held_back_before_an_error_does_not_leave_as_another_guests(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst lies where the next guest's frames are read to."""
+    engine = Engine(
+        Mac(SHARED_MAC),
+        (THERE,),
+        ends.tunnel,
+        clock=Clock(),
+        log=Journal(),
+        on_gone=lambda port_id, port: None,
+    )
+    attached = []
+    for number, vni in enumerate((RED, BLUE), 1):
+        engine.switch.add_segment(vni, "rewrite")
+        port = MemoryPort()
+        new = attachment(f"guest {number}", PortId(-1), vni, mac(number))
+        attached.append((port, engine.add(new, port).port))
+    assert len(ends.received(2)) == 2  # The announcements.
+    (first, first_id), (second, second_id) = attached
+    frames = [udp(SHARED_MAC, mac(number), payload=bytes([number]) * 20) for number in (1, 2)]
+    decide = engine.switch.decide
+
+    def fail(port: PortId, frame: bytes) -> Verdict:
+        if len(frame) < 20:
+            raise ZeroDivisionError("a bug of ours")
+        return decide(port, frame)
+
+    monkeypatch.setattr(engine.switch, "decide", fail)
+    first.emit(frames[0])
+    first.emit(bytes(19))
+    with pytest.raises(ZeroDivisionError):
+        engine.pump_port(first_id)
+    second.emit(frames[1])
+    engine.pump_port(second_id)
+    assert ends.received(2) == [vxlan(RED, frames[0]), vxlan(BLUE, frames[1])]
+
+
+def test_a_leaf_sends_what_was_held_back_before_an_error(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topology = leaf_world.topology()
+    tunnel = ends.tunnel
+    engine = Leaf(
+        topology,
+        tunnel,
+        Clock(),
+        timers=leaf_world.DEFAULT_TIMERS,
+        limits=leaf_world.DEFAULT_LIMITS,
+        max_bindings=10,
+    )
+    packet = packets_of(100, 1)[0]
+
+    def take(train: Train, now: float) -> None:
+        if len(train.data) < 100:
+            raise ZeroDivisionError("a bug of ours")
+        tunnel.send_train(THERE, 1, train.data, train.size)
+
+    monkeypatch.setattr(engine, "_take", take)
+    waiting = [packet, b"short"]
+
+    def read(inbox: Inbox, lane: int, most: int) -> None:
+        inbox.trains.clear()
+        for slot, received in zip(inbox.slots, waiting, strict=False):
+            slot.data[: len(received)] = received
+            inbox.add(slot, len(received), len(received), HERE)
+
+    monkeypatch.setattr(tunnel, "read", read)
+    with pytest.raises(ZeroDivisionError):
+        engine.pump_tunnel()
+    assert ends.received(1) == [packet]

@@ -52,6 +52,15 @@ def test_ipv4_that_must_not_be_fragmented_is_answered_with_what_fits() -> None:
     assert bytes(checked) == said
 
 
+@pytest.mark.parametrize("frame", [ipv4(1400), ipv6(1400)], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize(
+    "group", [b"\xff" * 6, b"\x33\x33\0\0\0\x01"], ids=["broadcast", "multicast"]
+)
+def test_nothing_is_said_of_what_went_to_a_group_of_stations(frame: bytes, group: bytes) -> None:
+    assert pmtu.answer(frame, SHARED, 1350, GATEWAYS) is not None
+    assert pmtu.answer(group + frame[6:], SHARED, 1350, GATEWAYS) is None
+
+
 def test_without_a_gateway_it_comes_from_where_the_packet_was_going() -> None:
     said = pmtu.answer(ipv4(1400), SHARED, 1350, ())
     assert said is not None and Ether(said)[IP].src == "10.0.0.2"

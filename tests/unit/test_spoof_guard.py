@@ -19,11 +19,13 @@ from scapy.packet import Packet
 
 from tests.frames import (
     BROADCAST,
+    OTHER_SHARED_MAC,
     SHARED_MAC,
     arp,
     echo6,
     ip6,
     link_local,
+    mac,
     na,
     ns,
     plain,
@@ -385,3 +387,37 @@ def test_every_advertisement_of_a_burst_is_examined() -> None:
     world.attach("bob", 2)
     world.emit("alice", own, *[bytes(forged)] * 20)
     assert world.heard("bob") == [own]
+
+
+# Link-local addresses, which nobody lists.
+
+ANOTHERS_LL = link_local(FAR_MAC)
+OTHER_GATEWAYS_LL = link_local(OTHER_SHARED_MAC)
+
+
+@pytest.mark.parametrize("stolen", [ANOTHERS_LL, OTHER_GATEWAYS_LL], ids=["neighbour", "gateway"])
+@pytest.mark.parametrize("thief", ["alice", "bob"], ids=["with_a_list", "without"])
+def test_a_link_local_address_that_is_made_of_anothers_mac_is_anothers(
+    switch: Switch, thief: str, stolen: str
+) -> None:
+    port, own, to = (ALICE, ALICE_MAC, BOB_MAC) if thief == "alice" else (BOB, BOB_MAC, ALICE_MAC)
+    assert switch.decide(port, udp6(to, own, src_ip=stolen)).reason is Reason.SPOOFED_ADDRESS
+    honest = link_local(own)
+    assert switch.decide(port, udp6(to, own, src_ip=honest)).reason is Reason.LOCAL
+    told = na(to, own, stolen, honest, sender_ip=honest)
+    assert switch.decide(port, told).reason is Reason.SPOOFED_ND
+
+
+def test_each_mac_of_a_guest_makes_a_link_local_address(switch: Switch) -> None:
+    frame = na(ALICE_MAC, BOB_MAC, link_local(BOB_SECOND_MAC), "fe80::2")
+    assert switch.decide(BOB, frame).reason is Reason.LOCAL
+
+
+def test_a_link_local_address_at_random_or_listed_passes() -> None:
+    switch = build()
+    port = PortId(40)
+    listed = (v6(ANOTHERS_LL), v6("2001:db8::40"))
+    switch.place(attachment("zoe", port, RED, mac(0x40), addresses=listed))
+    for source in (ANOTHERS_LL, "fe80::1234:5678:9abc:def0", "fe80::40"):
+        frame = na(BOB_MAC, mac(0x40), source, "fe80::2")
+        assert switch.decide(port, frame).reason is Reason.LOCAL

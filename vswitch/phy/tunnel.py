@@ -1,8 +1,9 @@
 """The tunnel interface: VXLAN packets in and out, a train at a time.
 
 A *train* is one buffer with equal-sized packets of which only the last may be shorter; each packet
-is a VXLAN header and a frame. All packets of a train have the same VNI, MACs, and IP addresses: who
-reads from the kernel splits what does not belong together, so that one decision holds for all.
+is a VXLAN header and a frame. All packets of a train have the same VNI, MACs, and IP addresses, and
+if there are several, each has a sound IP header: who reads from the kernel splits what does not
+belong together, so that one decision holds for all.
 A read fills an `Inbox` with trains, whose buffers the next read reuses. A train may be edited in
 place and sent on as it is.
 
@@ -117,8 +118,9 @@ class Tunnel(Protocol):
     def send_train(self, vtep: Vtep, flow: int, train: Buffer, size: int) -> bool:
         """Send a whole train of packets of `size` bytes, behind what is held back."""
 
-    def flush(self) -> None:
-        """Send what was held back to make longer trains. Called at the end of every burst."""
+    def flush(self) -> int:
+        """Send what was held back to make longer trains. Called at the end of every burst. Return
+        how many packets, of those that were held back since the last call, could not be sent."""
 
     @property
     def room(self) -> dict[Vtep, int]:

@@ -98,6 +98,8 @@ class UdpTunnel:
         """Packets of one size that wait to leave as a train."""
         self._held_for: tuple[int, Vtep, int] = (0, Vtep(""), 0)
         """Their source port's index, VTEP, and size."""
+        self._lost = 0
+        """Of those, how many could not be sent since the last `flush`."""
         self._port = port
         self._version = ipaddress.ip_address(local).version
         self.faults = dict.fromkeys(FAULTS, 0)
@@ -197,7 +199,7 @@ class UdpTunnel:
         key = (flow & self._mask, vtep, size)
         held = self._held
         if key != self._held_for or len(held) >= _MAX_ROWS or (len(held) + 1) * size > _MAX_SEND:
-            self.flush()
+            self._release()
             self._held_for = key
         held.append(packet)
         return True
@@ -212,12 +214,12 @@ class UdpTunnel:
         size = len(packets[0])
         key, held = (index, vtep, size), self._held
         if key != self._held_for:
-            self.flush()
+            self._release()
             self._held_for = key
         most = min(_MAX_ROWS, _MAX_SEND // size)
         for packet in packets:
             if len(held) >= most:
-                self.flush()
+                self._release()
             held.append(packet)
         return len(packets)
 
@@ -230,14 +232,14 @@ class UdpTunnel:
         train, size = cut
         if len(train) <= size:
             # Not held back: the next super-frame is cut into the same buffer.
-            self.flush()
+            self._release()
             return self._send_one(self._pool[flow & self._mask], vtep, train)
         return self.send_train(vtep, flow, train, size)
 
     def send_train(self, vtep: Vtep, flow: int, train: Buffer, size: int) -> bool:
         if len(train) <= size:
             return self.send(vtep, flow, train)
-        self.flush()  # What came before leaves before.
+        self._release()  # What came before leaves before.
         sock = self._pool[flow & self._mask]
         step = min(_MAX_ROWS, _MAX_SEND // size) * size
         sent = True
@@ -245,48 +247,56 @@ class UdpTunnel:
             part = train[at : at + step]
             if len(part) <= size or not self._sends_trains:
                 rows = [part[row : row + size] for row in range(0, len(part), size)]
-                sent &= self._send_each(sock, vtep, rows)
+                sent &= not self._send_each(sock, vtep, rows)
             else:
-                sent &= self._send_rows(sock, vtep, [part], size)
+                sent &= not self._send_rows(sock, vtep, [part], size)
         return sent
 
-    def flush(self) -> None:
+    def flush(self) -> int:
+        self._release()
+        lost, self._lost = self._lost, 0
+        return lost
+
+    def _release(self) -> None:
+        """Send what was held back."""
         held = self._held
         if not held:
             return
         index, vtep, size = self._held_for
         sock = self._pool[index]
-        if len(held) == 1:
-            self._send_one(sock, vtep, held[0])
-        else:
-            self._send_rows(sock, vtep, held, size)
-        held.clear()
+        try:
+            if len(held) == 1:
+                self._lost += not self._send_one(sock, vtep, held[0])
+            else:
+                self._lost += self._send_rows(sock, vtep, held, size)
+        finally:
+            held.clear()
 
-    def _send_rows(self, sock: socket.socket, vtep: Vtep, parts: list[Buffer], size: int) -> bool:
-        """Send packets of `size` bytes, which `parts` hold one behind the other, by one call."""
+    def _send_rows(self, sock: socket.socket, vtep: Vtep, parts: list[Buffer], size: int) -> int:
+        """Send packets of `size` bytes, which `parts` hold one behind the other, by one call.
+        Return how many could not be sent."""
         control = [(_SOL_UDP, _UDP_SEGMENT, _SEGMENT_SIZE.pack(size))]
         try:
             sock.sendmsg(parts, control, 0, (vtep, self._port))
-            return True
+            return 0
         except OSError as error:
             if error.errno in _OF_AN_EARLIER_SEND:
                 self._count(error)
                 self._drain_errors(sock)
             elif error.errno not in _CANNOT_SEGMENT:
                 self._count(error)
-                return False
+                return sum(-(-len(part) // size) for part in parts)
             refusal = error
         rows = [part[at : at + size] for part in parts for at in range(0, len(part), size)]
-        sent = self._send_each(sock, vtep, rows)
-        if sent and refusal.errno in _CANNOT_SEGMENT - {errno.EMSGSIZE}:
+        lost = self._send_each(sock, vtep, rows)
+        if not lost and refusal.errno in _CANNOT_SEGMENT - {errno.EMSGSIZE}:
             # Each of them went, so it was the train that the kernel did not like.
             self._sends_trains = False
             self._notice("the kernel has no UDP_SEGMENT here: packets are sent one by one")
-        return sent
+        return lost
 
-    def _send_each(self, sock: socket.socket, vtep: Vtep, rows: list[Buffer]) -> bool:
-        sent = [self._send_one(sock, vtep, row) for row in rows]
-        return all(sent)
+    def _send_each(self, sock: socket.socket, vtep: Vtep, rows: list[Buffer]) -> int:
+        return sum([not self._send_one(sock, vtep, row) for row in rows])
 
     def _send_one(self, sock: socket.socket, vtep: Vtep, packet: Buffer) -> bool:
         try:

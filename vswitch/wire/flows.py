@@ -64,13 +64,16 @@ def _is_flow(heads: Bytes, length: int) -> bool:
 
 _IPV4_HEAD_LEN = VXLAN_LEN + HEADER_LEN + ipv4.MIN_HEADER_LEN
 _IPV6_HEAD_LEN = VXLAN_LEN + HEADER_LEN + ipv6.MIN_HEADER_LEN
+_IP_AT = VXLAN_LEN + HEADER_LEN
+_ID_AT = _IP_AT + 4
+_SUM_AT = VXLAN_LEN + ipv4.CHECKSUM_AT
+_NO_OPTIONS = 0x45
 _OF_IPV4 = np.ones(_IPV4_HEAD_LEN, dtype=np.bool_)
-"""Columns of a VXLAN packet by which it is forwarded: all of its headers up to the IP addresses,
-but for what is different in each packet: length, id and checksum."""
-_OF_IPV4[VXLAN_LEN + 16 : VXLAN_LEN + 20] = False
-_OF_IPV4[VXLAN_LEN + 24 : VXLAN_LEN + 26] = False
+"""Columns of a VXLAN packet in which those of a train agree: all of its headers up to the IP
+addresses, but for what is different in each: id and checksum. The last may have another length."""
+_OF_IPV4[_ID_AT : _ID_AT + 2] = False
+_OF_IPV4[_SUM_AT : _SUM_AT + 2] = False
 _OF_IPV6 = np.ones(_IPV6_HEAD_LEN, dtype=np.bool_)
-_OF_IPV6[VXLAN_LEN + 18 : VXLAN_LEN + 20] = False
 _TYPE_AT = VXLAN_LEN + 12
 _IPV4_TYPE, _IPV6_TYPE = ethernet.IPV4.to_bytes(2, "big"), ethernet.IPV6.to_bytes(2, "big")
 
@@ -79,7 +82,8 @@ def trains(slot: Bytes, length: int, size: int) -> list[tuple[int, int]]:
     """Split packets that the kernel has received as one into trains: (start, length) each.
 
     The kernel joins what has one *outer* flow; the inner flows may differ where a sender has put
-    packets of one size into one send.
+    packets of one size into one send. A packet whose IP header is not sound (length, checksum) is a
+    train by itself, so that it is refused and its neighbours are not.
     """
     data = slot.data
     kind = bytes(data[_TYPE_AT : _TYPE_AT + 2])
@@ -96,27 +100,53 @@ def trains(slot: Bytes, length: int, size: int) -> list[tuple[int, int]]:
         rows -= 1
         rest = [(rows * size, length - rows * size)]
         return [*trains(slot, rows * size, size), *rest] if rows else rest
-    heads = slot[: rows * size].reshape(rows, size)[:, : len(columns)]
-    if not np.count_nonzero((heads != heads[0]) & columns):
+    if rows == 1:
         return [(0, length)]
-    # Several flows, which may be of both families: rare, and told apart one by one.
-    starts = [0]
+    # The last one may have another length, and is looked at by itself.
     of_last = _forwarded_by(data[:size])
+    if (
+        of_last is not None
+        and of_last == _forwarded_by(data[(rows - 1) * size : length])
+        and _are_alike(slot[: (rows - 1) * size].reshape(rows - 1, size), columns)
+    ):
+        return [(0, length)]
+    # Several flows, which may be of both families, or bad headers: rare, and told apart one by one.
+    starts = [0]
     for at in range(size, length, size):
-        of_this = _forwarded_by(data[at : at + size])
+        of_this = _forwarded_by(data[at : min(at + size, length)])
         if of_this is None or of_this != of_last:
             starts.append(at)
         of_last = of_this
     return [(start, end - start) for start, end in pairwise((*starts, length))]
 
 
+def _are_alike(packets: Bytes, columns: npt.NDArray[np.bool_]) -> bool:
+    """Say whether packets, of which the first is sound, agree in these columns and in length, and
+    are all sound. False for IPv4 with options, which are summed one by one."""
+    if np.count_nonzero((packets[:, : len(columns)] != packets[:1, : len(columns)]) & columns):
+        return False
+    if columns is _OF_IPV6:
+        return True
+    if packets[0, _IP_AT] != _NO_OPTIONS:
+        return False
+    # As in `checksum`, the order of the bytes in a word is nothing to whether they add up to zero.
+    words = packets[:, _IP_AT:_IPV4_HEAD_LEN].view(np.uint16)
+    return not np.count_nonzero(words.sum(axis=1, dtype=np.uint32) % 0xFFFF)
+
+
 def _forwarded_by(packet: memoryview) -> bytes | None:
-    """Return the same columns of one packet; None for what is always by itself."""
+    """Return what a packet is forwarded by, which are the same columns but for its length; None for
+    what is always by itself: a packet that a router may not forward, too, since who decides on a
+    train looks at its first packet only."""
     kind = bytes(packet[_TYPE_AT : _TYPE_AT + 2])
-    if kind == _IPV4_TYPE:
-        ends, end = (VXLAN_LEN + 16, VXLAN_LEN + 20, VXLAN_LEN + 24), _IPV4_HEAD_LEN
-        return b"".join((packet[: ends[0]], packet[ends[1] : ends[2]], packet[ends[2] + 2 : end]))
-    if kind == _IPV6_TYPE and packet[VXLAN_LEN + ipv6.NEXT_HEADER_AT] in _IPV6_FLOWS:
+    if kind == _IPV4_TYPE and ipv4.is_sound(packet[_IP_AT:]):
+        before, between = packet[: _ID_AT - 2], packet[_ID_AT + 2 : _SUM_AT]
+        return b"".join((before, between, packet[_SUM_AT + 2 : _IPV4_HEAD_LEN]))
+    if (
+        kind == _IPV6_TYPE
+        and packet[VXLAN_LEN + ipv6.NEXT_HEADER_AT] in _IPV6_FLOWS
+        and ipv6.is_sound(packet[_IP_AT:])
+    ):
         return b"".join((packet[: VXLAN_LEN + 18], packet[VXLAN_LEN + 20 : _IPV6_HEAD_LEN]))
     return None
 

@@ -91,6 +91,12 @@ def link_local(mac: Mac) -> bytes:
     return b"\xfe\x80" + bytes(6) + bytes((mac[0] ^ 2,)) + mac[1:3] + b"\xff\xfe" + mac[3:]
 
 
+def is_made_of_mac(address: bytes) -> bool:
+    """Say whether `address` ends in what looks like a modified EUI-64 of a MAC: ff:fe in its middle
+    (RFC 4291 appendix A). Of those made at random it is one in 65,536."""
+    return address[11] == 0xFF and address[12] == 0xFE
+
+
 def pseudo_sum(source: bytes, destination: bytes, next_header: int, length: int) -> int:
     """Return the sum of the pseudo-header, the `initial` of a checksum inside (RFC 8200 s8.1).
 

@@ -23,8 +23,12 @@ def answer(frame: Buffer, mac: Mac, mtu: int, gateways: Iterable[bytes]) -> byte
     """Build the frame that tells the sender of `frame` that only `mtu` bytes of IP fit.
 
     It comes from `mac` and the first of `gateways` of its family, or else from the address that the
-    packet was for: hosts go by what is quoted. None where nothing may be said.
+    packet was for: hosts go by what is quoted. None where nothing may be said, as about what went
+    to a group of stations (RFC 1122 section 3.2.2; RFC 4443 section 2.4(e), whose exception is for
+    routers that route multicast).
     """
+    if frame[0] & 1:
+        return None
     ethertype = frame[12] << 8 | frame[13]
     inner = memoryview(frame)[HEADER_LEN:]
     if ethertype == ethernet.IPV4 and len(inner) >= ipv4.MIN_HEADER_LEN:
