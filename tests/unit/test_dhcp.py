@@ -310,6 +310,16 @@ def test_one_that_declines_everything_does_not_exhaust_the_pool(world: World) ->
     assert states.count(State.DECLINED) == 8
 
 
+def test_a_decline_that_is_repeated_changes_nothing(world: World) -> None:
+    client = Client(world, mac(1))
+    address = client.get()
+    for n in range(10):
+        client.decline(address, float(n))
+    lease = world.slowpath.responder.leases.get(ONE, v4(address))
+    assert lease is not None and (lease.state, lease.expires) == (State.DECLINED, 600.0)
+    assert counted(world, Reason.DECLINED) == 1 and counted(world, Reason.NOT_ITS_OWN) == 9
+
+
 # The store.
 
 

@@ -145,6 +145,19 @@ def test_everybody_gets_an_address_of_their_own(world: World) -> None:
     assert bound(world, POOL[0]) == mac(1)
 
 
+def test_that_there_is_no_address_is_said_of_each_association(world: World) -> None:
+    for n in range(1, 4):
+        Client(world, n).get()
+    offer = Client(world, 9).say(s.DHCP6_Solicit, ia(), ia(number=8))
+    assert isinstance(offer, s.DHCP6_Advertise)
+    first = offer[s.DHCP6OptIA_NA]
+    second = first.payload
+    assert (first.iaid, second.iaid) == (7, 8)
+    for one in (first, second):
+        assert [inside.statuscode for inside in one.ianaopts] == [wire.NO_ADDRESSES]
+    assert offer[s.DHCP6OptDNSServers].dnsservers == ["2001:db8::53"]
+
+
 def test_a_second_association_gets_none(world: World) -> None:
     client = Client(world, 1)
     offer = client.say(s.DHCP6_Solicit, ia(), ia(number=8))
