@@ -41,7 +41,7 @@ DECLINED_FOR = 600.0
 MAX_DECLINED = 8
 """Of one MAC at a time: a guest that declines whatever it gets must not exhaust the pool."""
 MAX_TAKEN = 256
-"""Addresses in use by others that one search passes over."""
+"""Addresses in use by others that one search passes over, and freed ones that it looks at."""
 MAX_STEPS = 4096
 """Records that one search looks at, one or two ms; the next goes on from there."""
 FRESH = 0.95
@@ -149,7 +149,8 @@ class Leases:
         self._by_address: dict[Key, Lease] = {}
         self._by_client: dict[tuple[Vni, int, Client], Lease] = {}
         self._freed: dict[tuple[Vni, int], OrderedDict[bytes, None]] = {}
-        """The addresses with a FREE record, those free for longest first."""
+        """The addresses with a FREE record: those free for longest first, but for those that a search
+        has passed over."""
         self._next: dict[tuple[Vni, int], tuple[Pool, int, int]] = {}
         """Up to where a pool has been given out, and how many addresses were passed over in it."""
         self._declined: Counter[tuple[Vni, Mac]] = Counter()
@@ -302,14 +303,17 @@ class Leases:
         if index >= len(pool) and passed:
             index = passed = 0  # What was passed over may be free when it is searched anew.
         self._next[place] = (pool, index, passed)
-        passed = 0
-        for address in islice(self._freed.get(place, ()), MAX_STEPS):
-            if pool.has(address, client):
-                if not taken(address):
-                    return address
-                passed += 1
-            if passed >= MAX_TAKEN:
-                break
+        return self._search_freed(place, pool, client, taken)
+
+    def _search_freed(
+        self, place: tuple[Vni, int], pool: Pool, client: Client, taken: Taken
+    ) -> bytes | None:
+        freed = self._freed.get(place, OrderedDict())
+        for address in list(islice(freed, MAX_TAKEN)):
+            if pool.has(address, client) and not taken(address):
+                return address
+            # At the end it does not hide those behind it from the next search.
+            freed.move_to_end(address)
         return None
 
     def _current(self, segment: Vni, address: bytes, now: float) -> Lease | None:

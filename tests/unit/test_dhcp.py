@@ -13,14 +13,16 @@ from scapy.layers.l2 import Ether
 from leaf.bindings import State as BindingState
 from leaf.dhcp import Reason
 from leaf.leases import Client as LeaseClient
-from leaf.leases import Lease, Leases, State
+from leaf.leases import Lease, Leases, Pool, State
 from leaf.slowpath import Limits
 from tests.frames import SHARED_MAC, mac, v4, vxlan
 from tests.unit.dhcp_client import ACK, GATEWAY, NAK, OFFER, XID, Client, message
 from tests.unit.leaf_world import LEASE_TIME, ONE, RESERVED, SAME, A, B, World
 from vswitch.wire import dhcp as wire
+from vswitch.wire.ethernet import Mac
 
 POOL = [f"1.1.1.{n}" for n in range(100, 104)]
+FIRST = int.from_bytes(v4(POOL[0]), "big")
 
 
 class Disk:
@@ -161,6 +163,17 @@ def test_what_was_passed_over_is_not_lost(world: World) -> None:
     assert late.discover() is None
     world.slowpath.forget(world.bindings.of_mac(ONE, mac(66)))
     assert late.get() == POOL[0]
+
+
+def test_taken_addresses_do_not_hide_the_free_ones_behind_them() -> None:
+    leases, pool = Leases(), Pool(4, ((FIRST, FIRST + 299),))
+    for n, address in enumerate(addresses := [pool.at(n) for n in range(300)]):
+        client = LeaseClient(Mac((n + 1).to_bytes(6, "big")))
+        leases.release(Lease(ONE, address, client, State.BOUND, 600.0), float(n))
+    squatted = set(addresses[:280]).__contains__
+    new = LeaseClient(Mac(mac(1)))
+    offers = [leases.offer(ONE, pool, new, None, 400.0, squatted) for _ in range(2)]
+    assert any(offer is not None and offer.address == addresses[280] for offer in offers)
 
 
 def test_a_full_table_gives_out_only_what_it_has_records_of(disk: Disk) -> None:
