@@ -162,7 +162,45 @@ def test_what_was_passed_over_is_not_lost(world: World) -> None:
     late = Client(world, mac(9))
     assert late.discover() is None
     world.slowpath.forget(world.bindings.of_mac(ONE, mac(66)))
-    assert late.get() == POOL[0]
+    assert late.get(10.0) == POOL[0]
+
+
+def test_a_pool_that_has_none_is_not_walked_through_at_every_request() -> None:
+    """Whatever is asked of the addresses is asked through `taken`, and so is seen here."""
+    leases, pool = Leases(), Pool(4, ((FIRST, FIRST + 299),))
+    asked: list[bytes] = []
+
+    def taken(address: bytes) -> bool:
+        asked.append(address)
+        return True
+
+    def discover(now: float) -> None:
+        assert leases.offer(ONE, pool, LeaseClient(Mac(mac(1))), None, now, taken) is None
+
+    for n in range(99):
+        discover(n / 10)
+    assert len(asked) == 300
+    for n in range(99):
+        discover(10.0 + n / 10)
+    assert len(asked) == 600
+
+
+def test_a_search_is_bounded_and_the_next_goes_on() -> None:
+    leases, pool = Leases(), Pool(4, ((FIRST, FIRST + 9_999),))
+    last = pool.at(9_999)
+    asked: list[bytes] = []
+
+    def taken(address: bytes) -> bool:
+        asked.append(address)
+        return address != last
+
+    client = LeaseClient(Mac(mac(1)))
+    for _ in range(9):
+        before = len(asked)
+        assert leases.offer(ONE, pool, client, None, 0.0, taken) is None
+        assert len(asked) - before == 1024
+    found = leases.offer(ONE, pool, client, None, 0.0, taken)
+    assert found is not None and found.address == last
 
 
 def test_taken_addresses_do_not_hide_the_free_ones_behind_them() -> None:
