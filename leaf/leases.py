@@ -13,7 +13,9 @@ The client is known by its MAC, which the vswitch guards, and not by the identif
 itself: otherwise a guest could name its neighbour's and take over its lease.
 
 A free address that somebody had is kept for them, and given to others only after all that were
-never used, the one free for longest first.
+never used, the one free for longest first. When the table is full, the segment that keeps most of
+them forgets one, so that guests of one tenant which have left do not end DHCP for another; what is
+bound, offered or declined is never forgotten, and with nothing but those nobody new gets an address.
 
 Times are those of the caller's clock, which never jumps; the store translates them to wall-clock
 time and back, so that a lease survives a restart. No I/O; the store comes in from outside.
@@ -240,7 +242,7 @@ class Leases:
             if FRESH * lease_time <= known.expires - now <= lease_time:
                 return Grant(known)
         else:
-            has_room = known is not None or len(self._by_address) < self._capacity
+            has_room = known is not None or self._has_room()
             if not (has_room and self._is_free(known, client)) or taken(address):
                 return None
         lease = Lease(segment, address, client, State.BOUND, now + lease_time)
@@ -312,7 +314,7 @@ class Leases:
         return address
 
     def _search_unused(self, segment: Vni, walk: _Walk, taken: Taken) -> bytes | None:
-        if len(self._by_address) >= self._capacity:
+        if not self._has_room():
             return None
         pool, records = walk.pool, self._by_address
         for index in range(walk.index, min(walk.index + MAX_STEPS, len(pool))):
@@ -376,6 +378,17 @@ class Leases:
 
     # -- tables --------------------------------------------------------------------------------
 
+    def _has_room(self) -> bool:
+        """Say whether an address may be given out that has no record."""
+        return len(self._by_address) < self._capacity or any(self._freed.values())
+
+    def _forget_one(self) -> None:
+        """Forget who had an address last, where most such are kept; nothing where none is."""
+        (segment, _), freed = max(self._freed.items(), key=lambda item: len(item[1]))
+        if freed:
+            key = (segment, next(iter(freed)))
+            self._drop(self._by_address.pop(key))
+
     def _put(self, lease: Lease) -> None:
         """Enter a record in place of the one that its address had."""
         key = (lease.segment, lease.address)
@@ -383,6 +396,8 @@ class Leases:
         old = self._by_address.get(key)
         if old is not None:
             self._drop(old)
+        elif len(self._by_address) >= self._capacity and self._freed:
+            self._forget_one()
         self._by_address[key] = lease
         if lease.state is State.DECLINED:
             self._declined[lease.segment, lease.client.mac] += 1

@@ -17,7 +17,7 @@ from leaf.leases import Lease, Leases, Pool, State
 from leaf.slowpath import Limits
 from tests.frames import SHARED_MAC, mac, v4, vxlan
 from tests.unit.dhcp_client import ACK, GATEWAY, NAK, OFFER, XID, Client, message
-from tests.unit.leaf_world import LEASE_TIME, ONE, RESERVED, SAME, A, B, World
+from tests.unit.leaf_world import LEASE_TIME, ONE, RESERVED, SAME, TWO, A, B, World
 from vswitch.wire import dhcp as wire
 from vswitch.wire.ethernet import Mac
 
@@ -214,14 +214,47 @@ def test_taken_addresses_do_not_hide_the_free_ones_behind_them() -> None:
     assert any(offer is not None and offer.address == addresses[280] for offer in offers)
 
 
-def test_a_full_table_gives_out_only_what_it_has_records_of(disk: Disk) -> None:
+def test_a_full_table_forgets_those_who_left_and_nothing_else(disk: Disk) -> None:
     world = World(leases=Leases(disk, capacity=2))
     assert [Client(world, mac(n)).get() for n in (1, 2)] == POOL[:2]
     assert Client(world, mac(3)).discover() is None
     refused = Client(world, mac(3)).renew(POOL[3])
     assert refused is not None and refused.kind == NAK
     Client(world, mac(1)).release(POOL[0])
-    assert Client(world, mac(3)).get() == POOL[0]
+    assert Client(world, mac(3)).get(10.0) == POOL[2]
+    assert world.slowpath.responder.leases.get(ONE, v4(POOL[0])) is None
+    Client(world, mac(3)).decline(POOL[2], 11.0)
+    assert Client(world, mac(1)).discover(now=12.0) is None
+    Client(world, mac(2)).release(POOL[1], 13.0)
+    assert Client(world, mac(1)).get(20.0) == POOL[3]
+    # Now the pool was walked through, and what was forgotten on the way is found again.
+    Client(world, mac(1)).release(POOL[3], 21.0)
+    world.slowpath.tick(700.0)
+    assert len({Client(world, mac(n)).get(700.0) for n in (4, 5)}) == 2
+    assert len(world.slowpath.responder.leases) == 2
+
+
+def test_the_segment_that_keeps_most_forgets_first() -> None:
+    leases, pool = Leases(capacity=10), Pool(4, ((FIRST, FIRST + 99),))
+    for n in range(10):
+        segment = ONE if n < 7 else SAME
+        client = LeaseClient(Mac(mac(n + 1)))
+        leases.release(Lease(segment, pool.at(n), client, State.BOUND, 600.0), float(n))
+    new = Lease(TWO, pool.at(50), LeaseClient(Mac(mac(77))), State.BOUND, 600.0)
+    assert leases.grant(TWO, pool, new.client, new.address, 600.0, 20.0, lambda _: False)
+    assert len(leases) == 10
+    assert [one.address for one in leases.all() if one.segment == ONE] == [
+        pool.at(n) for n in range(1, 7)
+    ]
+
+
+def test_what_the_file_holds_beyond_the_capacity_is_forgotten_but_for_what_was_promised() -> None:
+    client = [LeaseClient(Mac(mac(n))) for n in range(1, 6)]
+    rows = [Lease(ONE, v4(f"1.1.1.{n}"), client[n], State.BOUND, 900.0 - n) for n in range(3)]
+    rows += [Lease(ONE, v4(f"1.1.1.{n}"), client[n], State.FREE, float(-n)) for n in (3, 4)]
+    leases = Leases(capacity=2)
+    leases.restore(Disk(), rows)
+    assert {one.address for one in leases.all()} == {v4(f"1.1.1.{n}") for n in range(3)}
 
 
 # Requests (RFC 2131 section 4.3.2).
