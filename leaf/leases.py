@@ -14,8 +14,8 @@ itself: otherwise a guest could name its neighbour's and take over its lease.
 
 A free address that somebody had is kept for them, and given to others only after all that were
 never used, the one free for longest first. When the table is full, the segment that keeps most of
-them forgets one, so that guests of one tenant which have left do not end DHCP for another; what is
-bound, offered or declined is never forgotten, and with nothing but those nobody new gets an address.
+them forgets one, so that guests of one tenant which have left do not end DHCP for another. What is
+bound, offered or declined is never forgotten: with nothing but those, nobody new gets an address.
 
 Times are those of the caller's clock, which never jumps; the store translates them to wall-clock
 time and back, so that a lease survives a restart. No I/O; the store comes in from outside.
@@ -167,8 +167,8 @@ class Leases:
         self._by_address: dict[Key, Lease] = {}
         self._by_client: dict[tuple[Vni, int, Client], Lease] = {}
         self._freed: dict[tuple[Vni, int], OrderedDict[bytes, None]] = {}
-        """The addresses with a FREE record: those free for longest first, but for those that a search
-        has passed over."""
+        """The addresses with a FREE record: those free for longest first, but for those that a
+        search has passed over."""
         self._walks: dict[tuple[Vni, int], _Walk] = {}
         self._declined: Counter[tuple[Vni, Mac]] = Counter()
         self._due: list[tuple[float, Key]] = []
