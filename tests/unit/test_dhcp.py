@@ -10,12 +10,13 @@ from scapy.layers.dhcp import DHCP
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from leaf.bindings import Outcome
 from leaf.bindings import State as BindingState
 from leaf.dhcp import Reason
 from leaf.leases import Client as LeaseClient
 from leaf.leases import Lease, Leases, Pool, State
 from leaf.slowpath import Limits
-from tests.frames import SHARED_MAC, mac, v4, vxlan
+from tests.frames import BROADCAST, SHARED_MAC, arp, mac, v4, vxlan
 from tests.unit.dhcp_client import ACK, GATEWAY, NAK, OFFER, XID, Client, message
 from tests.unit.leaf_world import LEASE_TIME, ONE, RESERVED, SAME, TWO, A, B, World
 from vswitch.wire import dhcp as wire
@@ -255,6 +256,57 @@ def test_what_the_file_holds_beyond_the_capacity_is_forgotten_but_for_what_was_p
     leases = Leases(capacity=2)
     leases.restore(Disk(), rows)
     assert {one.address for one in leases.all()} == {v4(f"1.1.1.{n}") for n in range(3)}
+
+
+# What is given is not to be had by saying so.
+
+
+def announce(world: World, sender: bytes, address: str, now: float = 0.0) -> None:
+    world.punt(B, vxlan(ONE, arp(BROADCAST, sender, address, address)), now)
+
+
+def test_a_leased_address_is_not_learnt_for_another_guest(world: World) -> None:
+    client, address = Client(world, mac(1)), POOL[0]
+    client.get()
+    announce(world, mac(66), address)
+    assert bound(world, address) == mac(1)
+    assert world.slowpath.binding_counts[Outcome.PINNED] == 1
+    announce(world, mac(1), address, 1.0)  # It may have moved.
+    binding = world.bindings.get(ONE, v4(address))
+    assert binding is not None and (binding.mac, binding.vtep) == (mac(1), B)
+    # Nor while its owner is silent, and nothing but the lease tells whose it is.
+    world.slowpath.forget([binding])
+    announce(world, mac(66), address, 2.0)
+    assert bound(world, address) is None
+    again = client.renew(address, 3.0)
+    assert again is not None and again.kind == ACK
+
+
+def test_a_reserved_address_is_not_learnt_for_another_guest(world: World) -> None:
+    announce(world, mac(66), "1.1.1.50")
+    assert bound(world, "1.1.1.50") is None
+    assert Client(world, RESERVED).get(1.0) == "1.1.1.50"
+    announce(world, RESERVED, "1.1.1.50", 2.0)
+    assert bound(world, "1.1.1.50") == RESERVED
+
+
+@pytest.mark.parametrize("end", ["expired", "released", "declined", "off"])
+def test_an_address_whose_lease_is_over_is_learnt_for_whoever_has_it(
+    world: World, end: str
+) -> None:
+    client, address, now = Client(world, mac(1)), POOL[0], 1.0
+    client.get()
+    match end:
+        case "expired":
+            now = LEASE_TIME + 1.0  # And not yet seen to be over.
+        case "released":
+            client.release(address)
+        case "declined":
+            client.decline(address)
+        case "off":
+            world.segment(ONE).dhcp = None
+    announce(world, mac(66), address, now)
+    assert bound(world, address) == mac(66)
 
 
 # Requests (RFC 2131 section 4.3.2).
