@@ -17,8 +17,8 @@ never used, the one free for longest first. When the table is full, the segment 
 them forgets one, so that guests of one tenant which have left do not end DHCP for another. What is
 bound, offered or declined is never forgotten: with nothing but those, nobody new gets an address.
 
-Times are those of the caller's clock, which never jumps; the store translates them to wall-clock
-time and back, so that a lease survives a restart. No I/O; the store comes in from outside.
+Times are those of the caller's clock, which never jumps; the store keeps them in wall-clock time
+too, so that a lease survives a restart of the machine. No I/O; the store comes in from outside.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ DECLINED_FOR = 600.0
 MAX_DECLINED = 8
 """Of one MAC at a time: a guest that declines whatever it gets must not exhaust the pool."""
 MAX_STEPS = 1024
-"""Addresses that a search looks at of those never used, and as many of those freed: a millisecond
-at most. The next search goes on from there."""
+"""Addresses that a search looks at of those never used, and as many of those freed: one to three
+milliseconds in all. The next search goes on from there."""
 WALK_EVERY = 10.0
 """Seconds from one walk through a pool to the next, that finds what was in use by others in the
 first one. More often, every request for an address of a pool that has none would walk."""
