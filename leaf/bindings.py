@@ -66,7 +66,8 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
     """Of a MAC or address that has no binding; nothing was changed."""
     PINNED = "pinned"
-    """The address is configured for another MAC; nothing was changed."""
+    """The address is configured for another MAC, or ours to give and another's by DHCP; nothing was
+    changed."""
     FULL = "full"
     """No room, in the table or for this MAC; nothing was changed."""
     EXPIRED = "expired"

@@ -20,7 +20,7 @@ from .bindings import State, Timers
 from .config import BindingSettings, Config, Plan
 from .engine import Engine
 from .leases import Leases
-from .leasestore import LeaseStore
+from .leasestore import LeaseStore, boot_id
 from .relayer import ToServer
 from .relaysocket import RelaySocket
 from .slowpath import Limits
@@ -85,7 +85,7 @@ class Daemon:
         """Open the file of leases where one is needed. Raises StoreError."""
         if self._store is not None or all(one.dhcp.mode != "respond" for one in config.segment):
             return
-        store = LeaseStore(config.leaf.state, time.time)
+        store = LeaseStore(config.leaf.state, time.time, boot_id())
         now = time.monotonic()
         self._leases.restore(store, store.read(now))
         self._store = store

@@ -233,7 +233,9 @@ class _Server:
     def decline(self) -> Answer:
         """Take in that an address is in use by somebody else (section 4.3.3)."""
         lease = self._own(self._message.address(dhcp.REQUESTED) or b"")
-        if lease is None or lease.state is State.FREE:
+        # Of what is declined already there is nothing more to be said: taken as news, the one
+        # message too many for MAX_DECLINED would free it.
+        if lease is None or lease.state not in (State.BOUND, State.OFFERED):
             return Answer(Reason.NOT_ITS_OWN)
         self._leases.decline(lease, self._now)
         return Answer(Reason.DECLINED, ended=lease)

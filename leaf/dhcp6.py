@@ -100,8 +100,10 @@ class _Server:
             return Answer(Reason.MALFORMED)
         offered = self._offer(self._message.ias[0])
         if offered is None:
-            # RFC 8415 section 18.3.9: said so, for the other things that a client may be told.
-            nothing = dhcp6.status(dhcp6.NO_ADDRESSES)
+            # Section 18.3.9: said of each IA_NA, and not of the message as in RFC 3315, so that the
+            # client may still take the other things that it is told.
+            ias = self._message.ias[:4]
+            nothing = b"".join(self._status(one, dhcp6.NO_ADDRESSES) for one in ias)
             return self.say(Reason.EXHAUSTED, nothing, kind=dhcp6.ADVERTISE)
         given = self._ias(offered.address, self._service.lease_time, dhcp6.NO_ADDRESSES)
         return self.say(Reason.OFFERED, given, kind=dhcp6.ADVERTISE)

@@ -13,10 +13,12 @@ The client is known by its MAC, which the vswitch guards, and not by the identif
 itself: otherwise a guest could name its neighbour's and take over its lease.
 
 A free address that somebody had is kept for them, and given to others only after all that were
-never used, the one free for longest first.
+never used, the one free for longest first. When the table is full, the segment that keeps most of
+them forgets one, so that guests of one tenant which have left do not end DHCP for another. What is
+bound, offered or declined is never forgotten: with nothing but those, nobody new gets an address.
 
-Times are those of the caller's clock, which never jumps; the store translates them to wall-clock
-time and back, so that a lease survives a restart. No I/O; the store comes in from outside.
+Times are those of the caller's clock, which never jumps; the store keeps them in wall-clock time
+too, so that a lease survives a restart of the machine. No I/O; the store comes in from outside.
 """
 
 from __future__ import annotations
@@ -40,10 +42,12 @@ DECLINED_FOR = 600.0
 """Seconds for which an address that somebody else uses is not given out."""
 MAX_DECLINED = 8
 """Of one MAC at a time: a guest that declines whatever it gets must not exhaust the pool."""
-MAX_TAKEN = 256
-"""Addresses in use by others that one search passes over."""
-MAX_STEPS = 4096
-"""Records that one search looks at, one or two ms; the next goes on from there."""
+MAX_STEPS = 1024
+"""Addresses that a search looks at of those never used, and as many of those freed: one to three
+milliseconds in all. The next search goes on from there."""
+WALK_EVERY = 10.0
+"""Seconds from one walk through a pool to the next, that finds what was in use by others in the
+first one. More often, every request for an address of a pool that has none would walk."""
 FRESH = 0.95
 """A lease with so much of its time left is not written again: a client that repeats its request
 costs no commit."""
@@ -102,12 +106,16 @@ class Pool:
     """Inside the ranges, but never given out."""
     reserved: frozenset[bytes] = frozenset()
     """Of the reservations; worked out here."""
+    length: int = 0
+    """Addresses in all ranges; worked out here."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reserved", frozenset(self.reservations.values()))
+        length = sum(last - first + 1 for first, last in self.ranges)
+        object.__setattr__(self, "length", length)
 
     def __len__(self) -> int:
-        return sum(last - first + 1 for first, last in self.ranges)
+        return self.length
 
     def at(self, index: int) -> bytes:
         """Return the address at an index, counted over all ranges."""
@@ -126,6 +134,16 @@ class Pool:
             return False
         number = int.from_bytes(address, "big")
         return any(first <= number <= last for first, last in self.ranges)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Up to where a pool has been given out: those before `index` have a record, or were in use by
+    others when the walk came by."""
+
+    pool: Pool
+    begun: float
+    index: int = 0
 
 
 class Grant(NamedTuple):
@@ -149,9 +167,9 @@ class Leases:
         self._by_address: dict[Key, Lease] = {}
         self._by_client: dict[tuple[Vni, int, Client], Lease] = {}
         self._freed: dict[tuple[Vni, int], OrderedDict[bytes, None]] = {}
-        """The addresses with a FREE record, those free for longest first."""
-        self._next: dict[tuple[Vni, int], tuple[Pool, int, int]] = {}
-        """Up to where a pool has been given out, and how many addresses were passed over in it."""
+        """The addresses with a FREE record: those free for longest first, but for those that a
+        search has passed over."""
+        self._walks: dict[tuple[Vni, int], _Walk] = {}
         self._declined: Counter[tuple[Vni, Mac]] = Counter()
         self._due: list[tuple[float, Key]] = []
         """A heap; an entry counts only where its record has this very time."""
@@ -224,7 +242,7 @@ class Leases:
             if FRESH * lease_time <= known.expires - now <= lease_time:
                 return Grant(known)
         else:
-            has_room = known is not None or len(self._by_address) < self._capacity
+            has_room = known is not None or self._has_room()
             if not (has_room and self._is_free(known, client)) or taken(address):
                 return None
         lease = Lease(segment, address, client, State.BOUND, now + lease_time)
@@ -277,39 +295,51 @@ class Leases:
                 return address
             if self._is_free(known, client) and not taken(address):
                 return address
-        return None if reserved is not None else self._search(segment, pool, client, taken)
+        return None if reserved is not None else self._search(segment, pool, client, now, taken)
 
-    def _search(self, segment: Vni, pool: Pool, client: Client, taken: Taken) -> bytes | None:
+    def _search(
+        self, segment: Vni, pool: Pool, client: Client, now: float, taken: Taken
+    ) -> bytes | None:
         """Find an address that nobody has: first of those never used, then of those freed."""
         place = (segment, pool.size)
-        of, index, passed = self._next.get(place, (pool, 0, 0))
-        if of is not pool:
-            index = passed = 0
-        limit = passed + MAX_TAKEN
-        room = len(self._by_address) < self._capacity
-        steps = range(MAX_STEPS if room else 0)
-        for _ in steps:
-            if index >= len(pool) or passed >= limit:
-                break
+        walk = self._walks.get(place)
+        if walk is None or walk.pool is not pool:
+            walk = self._walks[place] = _Walk(pool, now)
+        address = self._search_unused(segment, walk, taken)
+        if address is None:
+            address = self._search_freed(place, pool, client, taken)
+        if address is None and walk.index >= len(pool) and now - walk.begun >= WALK_EVERY:
+            walk.begun, walk.index = now, 0
+            address = self._search_unused(segment, walk, taken)
+        return address
+
+    def _search_unused(self, segment: Vni, walk: _Walk, taken: Taken) -> bytes | None:
+        if not self._has_room():
+            return None
+        pool, records = walk.pool, self._by_address
+        for index in range(walk.index, min(walk.index + MAX_STEPS, len(pool))):
             address = pool.at(index)
-            if (segment, address) in self._by_address or not pool.has(address, client):
-                index += 1
-            elif taken(address):
-                index, passed = index + 1, passed + 1
-            else:
-                self._next[place] = (pool, index, passed)
+            if (
+                (segment, address) not in records
+                and address not in pool.reserved
+                and address not in pool.excluded
+                and not taken(address)
+            ):
+                # The walk stays here: an offer need not become a record.
+                walk.index = index
                 return address
-        if index >= len(pool) and passed:
-            index = passed = 0  # What was passed over may be free when it is searched anew.
-        self._next[place] = (pool, index, passed)
-        passed = 0
-        for address in islice(self._freed.get(place, ()), MAX_STEPS):
-            if pool.has(address, client):
-                if not taken(address):
-                    return address
-                passed += 1
-            if passed >= MAX_TAKEN:
-                break
+        walk.index = min(walk.index + MAX_STEPS, len(pool))
+        return None
+
+    def _search_freed(
+        self, place: tuple[Vni, int], pool: Pool, client: Client, taken: Taken
+    ) -> bytes | None:
+        freed = self._freed.get(place, OrderedDict())
+        for address in list(islice(freed, MAX_STEPS)):
+            if pool.has(address, client) and not taken(address):
+                return address
+            # At the end it does not hide those behind it from the next search.
+            freed.move_to_end(address)
         return None
 
     def _current(self, segment: Vni, address: bytes, now: float) -> Lease | None:
@@ -348,6 +378,17 @@ class Leases:
 
     # -- tables --------------------------------------------------------------------------------
 
+    def _has_room(self) -> bool:
+        """Say whether an address may be given out that has no record."""
+        return len(self._by_address) < self._capacity or any(self._freed.values())
+
+    def _forget_one(self) -> None:
+        """Forget who had an address last, where most such are kept; nothing where none is."""
+        (segment, _), freed = max(self._freed.items(), key=lambda item: len(item[1]))
+        if freed:
+            key = (segment, next(iter(freed)))
+            self._drop(self._by_address.pop(key))
+
     def _put(self, lease: Lease) -> None:
         """Enter a record in place of the one that its address had."""
         key = (lease.segment, lease.address)
@@ -355,6 +396,8 @@ class Leases:
         old = self._by_address.get(key)
         if old is not None:
             self._drop(old)
+        elif len(self._by_address) >= self._capacity and self._freed:
+            self._forget_one()
         self._by_address[key] = lease
         if lease.state is State.DECLINED:
             self._declined[lease.segment, lease.client.mac] += 1

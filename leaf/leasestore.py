@@ -7,10 +7,12 @@ the event loop, forwarding included, waits for it; so the rate of messages that 
 (`slowpath.Limits`), and a request that is repeated commits nothing (`leases.FRESH`). A thread would
 spare the loop the wait, but the table then had a third state, told to nobody and not yet on disk.
 
-The table of leases counts in a clock that never jumps but begins anew with the machine. The file
-has wall-clock times: a lease goes on through a restart by as much as the wall clock did. A clock
-that is set forward while the leaf is down ends leases early; the bindings then still keep an
-address that is in use from being given to another guest.
+The table of leases counts in a clock that never jumps but begins anew with the machine. So a row
+has its expiry in that clock, with the identity of the boot that the clock is of, and in wall-clock
+time too. As long as the machine runs the former counts, and a wall clock that is set, as by NTP
+soon after a start, ends no lease early. After a restart of the machine the wall clock is all there
+is: a lease goes on by as much as that did. If it was set forward since the row was written, leases
+end early; the bindings still keep an address that is in use from being given to another guest.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from vswitch.wire.vxlan import Vni
 
 from .leases import Client, Lease, State
 
-VERSION = 1
+VERSION = 2
 """PRAGMA user_version of the file."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""A UUID that is the same until the machine is started anew; proc_sys_kernel(5)."""
 KEEP = 90 * 86_400.0
 """Seconds for which it is remembered who had an address last."""
 
@@ -39,23 +43,42 @@ CREATE TABLE IF NOT EXISTS lease (
     part BLOB NOT NULL,
     state TEXT NOT NULL,
     expires REAL NOT NULL,
+    boot TEXT NOT NULL DEFAULT '',
+    monotonic REAL NOT NULL DEFAULT 0,
     PRIMARY KEY (segment, family, address)
 ) WITHOUT ROWID
 """
-_WRITE = "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?, ?)"
-_READ = "SELECT segment, address, mac, part, state, expires FROM lease"
+_FROM_1 = (
+    "ALTER TABLE lease ADD COLUMN boot TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE lease ADD COLUMN monotonic REAL NOT NULL DEFAULT 0",
+)
+"""What makes a file of version 1 one of version 2: its rows are of no boot that there is."""
+_WRITE = "INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_READ = "SELECT segment, address, mac, part, state, expires, boot, monotonic FROM lease"
+_FORGET = "DELETE FROM lease WHERE CASE boot WHEN ? THEN monotonic < ? ELSE expires < ? END"
 
 
 class StoreError(SettingsError):
     """The file cannot be used; the text says why, and what to do."""
 
 
+def boot_id() -> str:
+    """Return the identity of this boot. Raises StoreError."""
+    try:
+        return BOOT_ID.read_text("ascii").strip()
+    except OSError as error:
+        remedy = "make /proc/sys visible (in a systemd unit: no ProcSubset=pid)"
+        raise StoreError(f"leases cannot be kept: {error}; {remedy}") from error
+
+
 class LeaseStore:
     """An open file of leases."""
 
-    def __init__(self, path: Path, wall: Callable[[], float]) -> None:
-        """Open the file, or make it. Raises StoreError."""
+    def __init__(self, path: Path, wall: Callable[[], float], boot: str) -> None:
+        """Open the file, or make it. `boot` names what the times of `read` and `write` count from:
+        equal for two stores whose clocks are the same. Raises StoreError."""
         self._wall = wall
+        self._boot = boot
         remedy = f"{path}: leases cannot be kept there"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,12 +90,13 @@ class LeaseStore:
             self._file.execute("PRAGMA journal_mode = WAL")
             self._file.execute("PRAGMA synchronous = FULL")
             (version,) = self._file.execute("PRAGMA user_version").fetchone()
-            if version not in (0, VERSION):
+            if version > VERSION:
                 raise StoreError(f"{remedy}: it is of version {version}, and we know {VERSION}")
             self._file.execute("BEGIN IMMEDIATE")
             self._file.execute(_SCHEMA)
+            for step in _FROM_1 if version == 1 else ():
+                self._file.execute(step)
             self._file.execute(f"PRAGMA user_version = {VERSION}")
-            self._file.execute("DELETE FROM lease WHERE expires < ?", (wall() - KEEP,))
             self._file.execute("COMMIT")
         except sqlite3.Error as error:
             self._file.close()
@@ -84,12 +108,16 @@ class LeaseStore:
             raise
 
     def read(self, now: float) -> list[Lease]:
-        """Return all records, with what is over as free. Raises StoreError."""
-        ahead = now - self._wall()
+        """Return all records, with what is over as free; what is so for longer than KEEP is
+        forgotten. Raises StoreError."""
+        wall = self._wall()
+        ahead = now - wall
         found = []
         try:
-            for segment, address, mac, part, state, expires in self._file.execute(_READ):
-                until = expires + ahead
+            self._file.execute(_FORGET, (self._boot, now - KEEP, wall - KEEP))
+            rows = self._file.execute(_READ)
+            for segment, address, mac, part, state, expires, boot, monotonic in rows:
+                until = monotonic if boot == self._boot else expires + ahead
                 kind = State.FREE if until <= now else State(state)
                 client = Client(Mac(mac), part)
                 found.append(Lease(Vni(segment), address, client, kind, until))
@@ -109,6 +137,8 @@ class LeaseStore:
                 lease.client.part,
                 lease.state.value,
                 lease.expires + ahead,
+                self._boot,
+                lease.expires,
             )
             for lease in leases
         ]

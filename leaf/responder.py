@@ -18,8 +18,8 @@ from vswitch.wire.ethernet import Buffer, Mac
 
 from . import dhcp, dhcp6
 from .dhcp import Answer, Reason
-from .leases import Leases, Taken
-from .topology import Segment
+from .leases import Leases, State, Taken
+from .topology import Segment, Service
 
 
 class Responder:
@@ -49,6 +49,19 @@ class Responder:
         answer = self._answer(segment, shared_mac, frame, now, taken, mtu)
         self.counts[answer.reason] += 1
         return answer
+
+    def is_anothers(self, segment: Segment, address: bytes, mac: Mac, now: float) -> bool:
+        """Say whether an address is leased to, or reserved for, another guest than `mac`: whoever
+        announces it by ARP or ND is not believed, or one frame would take it from its owner for as
+        long as the announcer likes."""
+        service = segment.dhcp
+        if not isinstance(service, Service):
+            return False
+        lease = self.leases.get(segment.vni, address)
+        if lease is not None and lease.state is State.BOUND and lease.expires > now:
+            return lease.client.mac != mac
+        pool = service.pool if len(address) == 4 else service.pool6
+        return address in pool.reserved and pool.reservations.get(mac) != address
 
     def _answer(
         self,

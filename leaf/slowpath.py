@@ -249,6 +249,9 @@ class SlowPath:
         if not any(address):
             self._apply(self.bindings.arrived(segment.vni, mac, source, now))
             return []
+        if self.responder.is_anothers(segment, address, mac, now):
+            self.binding_counts[Outcome.PINNED] += 1
+            return []
         return self.learn(segment, address, mac, source, now)
 
     def _on_rarp(

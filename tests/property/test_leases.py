@@ -65,10 +65,12 @@ steps = st.lists(
 
 
 @settings(max_examples=300, deadline=None)
-@given(steps)
-def test_no_address_is_given_twice(history: list[tuple[str, Client, int, float]]) -> None:
+@given(steps, st.sampled_from([3, 100]))
+def test_no_address_is_given_twice(
+    history: list[tuple[str, Client, int, float]], capacity: int
+) -> None:
     disk, pool, now = Disk(), POOLS[0], 0.0
-    leases = Leases(disk)
+    leases = Leases(disk, capacity)
     told: dict[Client, Lease] = {}
     others: set[bytes] = set()
 
@@ -107,7 +109,7 @@ def test_no_address_is_given_twice(history: list[tuple[str, Client, int, float]]
                 leases.release(held, now) if verb == "release" else leases.decline(held, now)
                 del told[client]
         elif verb == "restart":
-            leases = Leases()
+            leases = Leases(capacity=capacity)
             leases.restore(
                 disk,
                 [
@@ -120,6 +122,7 @@ def test_no_address_is_given_twice(history: list[tuple[str, Client, int, float]]
         elif verb == "taken":
             others ^= {address}
         _check(leases, now)
+        assert len(leases) <= capacity
 
 
 def _check(leases: Leases, now: float) -> None:

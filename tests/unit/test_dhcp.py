@@ -10,17 +10,20 @@ from scapy.layers.dhcp import DHCP
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from leaf.bindings import Outcome
 from leaf.bindings import State as BindingState
 from leaf.dhcp import Reason
 from leaf.leases import Client as LeaseClient
-from leaf.leases import Lease, Leases, State
+from leaf.leases import Lease, Leases, Pool, State
 from leaf.slowpath import Limits
-from tests.frames import SHARED_MAC, mac, v4, vxlan
+from tests.frames import BROADCAST, SHARED_MAC, arp, mac, v4, vxlan
 from tests.unit.dhcp_client import ACK, GATEWAY, NAK, OFFER, XID, Client, message
-from tests.unit.leaf_world import LEASE_TIME, ONE, RESERVED, SAME, A, B, World
+from tests.unit.leaf_world import LEASE_TIME, ONE, RESERVED, SAME, TWO, A, B, World
 from vswitch.wire import dhcp as wire
+from vswitch.wire.ethernet import Mac
 
 POOL = [f"1.1.1.{n}" for n in range(100, 104)]
+FIRST = int.from_bytes(v4(POOL[0]), "big")
 
 
 class Disk:
@@ -160,17 +163,150 @@ def test_what_was_passed_over_is_not_lost(world: World) -> None:
     late = Client(world, mac(9))
     assert late.discover() is None
     world.slowpath.forget(world.bindings.of_mac(ONE, mac(66)))
-    assert late.get() == POOL[0]
+    assert late.get(10.0) == POOL[0]
 
 
-def test_a_full_table_gives_out_only_what_it_has_records_of(disk: Disk) -> None:
+def test_a_pool_that_has_none_is_not_walked_through_at_every_request() -> None:
+    """Whatever is asked of the addresses is asked through `taken`, and so is seen here."""
+    leases, pool = Leases(), Pool(4, ((FIRST, FIRST + 299),))
+    asked: list[bytes] = []
+
+    def taken(address: bytes) -> bool:
+        asked.append(address)
+        return True
+
+    def discover(now: float) -> None:
+        assert leases.offer(ONE, pool, LeaseClient(Mac(mac(1))), None, now, taken) is None
+
+    for n in range(99):
+        discover(n / 10)
+    assert len(asked) == 300
+    for n in range(99):
+        discover(10.0 + n / 10)
+    assert len(asked) == 600
+
+
+def test_a_search_is_bounded_and_the_next_goes_on() -> None:
+    leases, pool = Leases(), Pool(4, ((FIRST, FIRST + 9_999),))
+    last = pool.at(9_999)
+    asked: list[bytes] = []
+
+    def taken(address: bytes) -> bool:
+        asked.append(address)
+        return address != last
+
+    client = LeaseClient(Mac(mac(1)))
+    for _ in range(9):
+        before = len(asked)
+        assert leases.offer(ONE, pool, client, None, 0.0, taken) is None
+        assert len(asked) - before == 1024
+    found = leases.offer(ONE, pool, client, None, 0.0, taken)
+    assert found is not None and found.address == last
+
+
+def test_taken_addresses_do_not_hide_the_free_ones_behind_them() -> None:
+    leases, pool = Leases(), Pool(4, ((FIRST, FIRST + 299),))
+    for n, address in enumerate(addresses := [pool.at(n) for n in range(300)]):
+        client = LeaseClient(Mac((n + 1).to_bytes(6, "big")))
+        leases.release(Lease(ONE, address, client, State.BOUND, 600.0), float(n))
+    squatted = set(addresses[:280]).__contains__
+    new = LeaseClient(Mac(mac(1)))
+    offers = [leases.offer(ONE, pool, new, None, 400.0, squatted) for _ in range(2)]
+    assert any(offer is not None and offer.address == addresses[280] for offer in offers)
+
+
+def test_a_full_table_forgets_those_who_left_and_nothing_else(disk: Disk) -> None:
     world = World(leases=Leases(disk, capacity=2))
     assert [Client(world, mac(n)).get() for n in (1, 2)] == POOL[:2]
     assert Client(world, mac(3)).discover() is None
     refused = Client(world, mac(3)).renew(POOL[3])
     assert refused is not None and refused.kind == NAK
     Client(world, mac(1)).release(POOL[0])
-    assert Client(world, mac(3)).get() == POOL[0]
+    assert Client(world, mac(3)).get(10.0) == POOL[2]
+    assert world.slowpath.responder.leases.get(ONE, v4(POOL[0])) is None
+    Client(world, mac(3)).decline(POOL[2], 11.0)
+    assert Client(world, mac(1)).discover(now=12.0) is None
+    Client(world, mac(2)).release(POOL[1], 13.0)
+    assert Client(world, mac(1)).get(20.0) == POOL[3]
+    # Now the pool was walked through, and what was forgotten on the way is found again.
+    Client(world, mac(1)).release(POOL[3], 21.0)
+    world.slowpath.tick(700.0)
+    assert len({Client(world, mac(n)).get(700.0) for n in (4, 5)}) == 2
+    assert len(world.slowpath.responder.leases) == 2
+
+
+def test_the_segment_that_keeps_most_forgets_first() -> None:
+    leases, pool = Leases(capacity=10), Pool(4, ((FIRST, FIRST + 99),))
+    for n in range(10):
+        segment = ONE if n < 7 else SAME
+        client = LeaseClient(Mac(mac(n + 1)))
+        leases.release(Lease(segment, pool.at(n), client, State.BOUND, 600.0), float(n))
+    new = Lease(TWO, pool.at(50), LeaseClient(Mac(mac(77))), State.BOUND, 600.0)
+    assert leases.grant(TWO, pool, new.client, new.address, 600.0, 20.0, lambda _: False)
+    assert len(leases) == 10
+    assert [one.address for one in leases.all() if one.segment == ONE] == [
+        pool.at(n) for n in range(1, 7)
+    ]
+
+
+def test_what_the_file_holds_beyond_the_capacity_is_forgotten_but_for_what_was_promised() -> None:
+    client = [LeaseClient(Mac(mac(n))) for n in range(1, 6)]
+    rows = [Lease(ONE, v4(f"1.1.1.{n}"), client[n], State.BOUND, 900.0 - n) for n in range(3)]
+    rows += [Lease(ONE, v4(f"1.1.1.{n}"), client[n], State.FREE, float(-n)) for n in (3, 4)]
+    leases = Leases(capacity=2)
+    leases.restore(Disk(), rows)
+    assert {one.address for one in leases.all()} == {v4(f"1.1.1.{n}") for n in range(3)}
+
+
+# What is given is not to be had by saying so.
+
+
+def announce(world: World, sender: bytes, address: str, now: float = 0.0) -> None:
+    world.punt(B, vxlan(ONE, arp(BROADCAST, sender, address, address)), now)
+
+
+def test_a_leased_address_is_not_learnt_for_another_guest(world: World) -> None:
+    client, address = Client(world, mac(1)), POOL[0]
+    client.get()
+    announce(world, mac(66), address)
+    assert bound(world, address) == mac(1)
+    assert world.slowpath.binding_counts[Outcome.PINNED] == 1
+    announce(world, mac(1), address, 1.0)  # It may have moved.
+    binding = world.bindings.get(ONE, v4(address))
+    assert binding is not None and (binding.mac, binding.vtep) == (mac(1), B)
+    # Nor while its owner is silent, and nothing but the lease tells whose it is.
+    world.slowpath.forget([binding])
+    announce(world, mac(66), address, 2.0)
+    assert bound(world, address) is None
+    again = client.renew(address, 3.0)
+    assert again is not None and again.kind == ACK
+
+
+def test_a_reserved_address_is_not_learnt_for_another_guest(world: World) -> None:
+    announce(world, mac(66), "1.1.1.50")
+    assert bound(world, "1.1.1.50") is None
+    assert Client(world, RESERVED).get(1.0) == "1.1.1.50"
+    announce(world, RESERVED, "1.1.1.50", 2.0)
+    assert bound(world, "1.1.1.50") == RESERVED
+
+
+@pytest.mark.parametrize("end", ["expired", "released", "declined", "off"])
+def test_an_address_whose_lease_is_over_is_learnt_for_whoever_has_it(
+    world: World, end: str
+) -> None:
+    client, address, now = Client(world, mac(1)), POOL[0], 1.0
+    client.get()
+    match end:
+        case "expired":
+            now = LEASE_TIME + 1.0  # And not yet seen to be over.
+        case "released":
+            client.release(address)
+        case "declined":
+            client.decline(address)
+        case "off":
+            world.segment(ONE).dhcp = None
+    announce(world, mac(66), address, now)
+    assert bound(world, address) == mac(66)
 
 
 # Requests (RFC 2131 section 4.3.2).
@@ -308,6 +444,16 @@ def test_one_that_declines_everything_does_not_exhaust_the_pool(world: World) ->
         client.decline(client.get(float(n)), float(n))
     states = [lease.state for lease in world.slowpath.responder.leases.all()]
     assert states.count(State.DECLINED) == 8
+
+
+def test_a_decline_that_is_repeated_changes_nothing(world: World) -> None:
+    client = Client(world, mac(1))
+    address = client.get()
+    for n in range(10):
+        client.decline(address, float(n))
+    lease = world.slowpath.responder.leases.get(ONE, v4(address))
+    assert lease is not None and (lease.state, lease.expires) == (State.DECLINED, 600.0)
+    assert counted(world, Reason.DECLINED) == 1 and counted(world, Reason.NOT_ITS_OWN) == 9
 
 
 # The store.

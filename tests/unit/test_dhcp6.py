@@ -16,7 +16,7 @@ from scapy.packet import Packet
 from leaf.dhcp import Reason
 from leaf.leases import Pool, State
 from leaf.router import Reason as Routed
-from tests.frames import SHARED_MAC, mac, v6, vxlan
+from tests.frames import SHARED_MAC, mac, na, v6, vxlan
 from tests.unit.leaf_world import ONE, A, World, gateway, rebuilt
 from vswitch.wire import dhcp6 as wire
 from vswitch.wire import ipv6
@@ -145,6 +145,19 @@ def test_everybody_gets_an_address_of_their_own(world: World) -> None:
     assert bound(world, POOL[0]) == mac(1)
 
 
+def test_that_there_is_no_address_is_said_of_each_association(world: World) -> None:
+    for n in range(1, 4):
+        Client(world, n).get()
+    offer = Client(world, 9).say(s.DHCP6_Solicit, ia(), ia(number=8))
+    assert isinstance(offer, s.DHCP6_Advertise)
+    first = offer[s.DHCP6OptIA_NA]
+    second = first.payload
+    assert (first.iaid, second.iaid) == (7, 8)
+    for one in (first, second):
+        assert [inside.statuscode for inside in one.ianaopts] == [wire.NO_ADDRESSES]
+    assert offer[s.DHCP6OptDNSServers].dnsservers == ["2001:db8::53"]
+
+
 def test_a_second_association_gets_none(world: World) -> None:
     client = Client(world, 1)
     offer = client.say(s.DHCP6_Solicit, ia(), ia(number=8))
@@ -193,6 +206,18 @@ def test_release_decline_and_expiry_end_the_binding(world: World) -> None:
     assert bound(world, POOL[1]) == mac(2)
     world.slowpath.tick(LEASE_TIME + 1.0)
     assert bound(world, POOL[1]) is None
+
+
+def test_a_leased_or_reserved_address_is_not_learnt_for_another_guest(world: World) -> None:
+    Client(world, 1).get()
+    for sender, address, owner in [
+        (66, POOL[0], mac(1)),
+        (66, RESERVED, None),
+        (50, RESERVED, mac(50)),
+        (66, POOL[1], mac(66)),
+    ]:
+        world.punt(A, vxlan(ONE, na(None, mac(sender), address)))
+        assert bound(world, address) == owner
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,11 @@ def test_a_daemon_has_no_more_rights_than_it_needs(daemon: str, capabilities: st
     assert unit["NoNewPrivileges"] == ["yes"]
 
 
+def test_the_leaf_may_read_which_boot_it_is() -> None:
+    """The file of leases needs it; see `leaf.leasestore.BOOT_ID`."""
+    assert "ProcSubset" not in read("leaf")
+
+
 @both
 def test_the_unit_fits_the_daemon(daemon: str) -> None:
     unit = read(daemon)
