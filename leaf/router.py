@@ -130,7 +130,7 @@ class Entry(NamedTuple):
     bridged: Verdict | None = None
     """For packets from the same, hop-neutral segment."""
     vni: Vni | None = None
-    """The segment of the destination; none for a remote leaf's."""
+    """The segment of the destination; none for a prefix, which is a remote leaf's or a guest's."""
     via: bytes | None = None
     """The guest that routes this prefix; `verdict` is for the time when it has no binding."""
 
@@ -323,16 +323,17 @@ class Router:
         entry = fib.lookup(address)
         if entry is None:
             return _NO_ROUTE
-        if entry.via is not None:
-            entry = fib.hosts.get(entry.via, entry)
-        verdict = entry.verdict
+        hop = entry if entry.via is None else fib.hosts.get(entry.via, entry)
+        verdict = hop.verdict
         if verdict.vtep is None:
             return verdict
-        if entry.bridged is not None and entry.vni == domain.vni:
-            return entry.bridged
+        # Of the entry, not of the hop: what a guest of the segment only passes on does not stay
+        # inside, and we are a router on its way, which takes a hop (RFC 1812 section 5.3.1).
+        if hop.bridged is not None and entry.vni == domain.vni:
+            return hop.bridged
         if ttl <= 1:
             return _EXPIRED
-        if entry.vni is None and verdict.vtep == source:
+        if hop.vni is None and verdict.vtep == source:
             return _LOOP
         return verdict
 

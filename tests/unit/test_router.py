@@ -429,10 +429,12 @@ def test_only_traffic_inside_a_hop_neutral_segment_keeps_its_ttl(world: World) -
     assert world.router.decide(FAR_LEAF, from_leaf(H6.ip)).reason is Reason.ROUTED
 
 
-def test_a_route_via_a_guest_of_ones_own_hop_neutral_segment_is_bridged(world: World) -> None:
-    """The guest that routes will take the hop off itself, as it would on the wire."""
-    verdict = world.router.decide(A, to_gateway(H5, "10.20.30.1", ttl=1))
-    assert (verdict.reason, verdict.vtep) == (Reason.BRIDGED, B)
+def test_a_route_via_a_guest_of_ones_own_hop_neutral_segment_takes_a_hop(world: World) -> None:
+    """Its destination is not in the segment; what is to the guest itself stays inside."""
+    verdict = world.router.decide(A, to_gateway(H5, "10.20.30.1"))
+    assert (verdict.reason, verdict.vtep) == (Reason.ROUTED, B)
+    assert world.router.decide(A, to_gateway(H5, "10.20.30.1", ttl=1)).reason is Reason.EXPIRED
+    assert world.router.decide(A, to_gateway(H5, H6.ip, ttl=1)).reason is Reason.BRIDGED
 
 
 @pytest.mark.parametrize(("ttl", "reason"), [(0, Reason.EXPIRED), (1, Reason.EXPIRED), (2, None)])

@@ -119,7 +119,7 @@ def test_only_traffic_inside_a_hop_neutral_segment_keeps_its_hops(
     assert world.router.decide(A, packet(h1, h6.ip)).reason is Reason.ROUTED
     assert world.router.decide(A, packet(h1, h6.ip, 1)).reason is Reason.EXPIRED
     assert world.router.decide(FAR_LEAF, from_leaf(h6.ip)).reason is Reason.ROUTED
-    assert world.router.decide(A, packet(h5, VIA_H6[family.name], 1)).reason is Reason.BRIDGED
+    assert world.router.decide(A, packet(h5, VIA_H6[family.name], 1)).reason is Reason.EXPIRED
 
 
 @both
