@@ -270,6 +270,24 @@ def test_nothing_from_a_martian_source_is_forwarded(
     assert world.router.decide(A, asked).reason is Reason.MARTIAN
 
 
+@pytest.mark.parametrize(
+    "source", [IPV6.gateway, "2001:db8:2::fe", GATEWAY_LL, OTHER_GATEWAY_LL, "2001:db8:1::"]
+)
+@pytest.mark.parametrize("destination", ["2001:db8:1::3", link_local(H3.mac), GATEWAY_LL])
+def test_no_guest_speaks_from_an_address_that_no_guest_has(
+    world: World, source: str, destination: str
+) -> None:
+    """What claims to come from the gateway is believed: "packet too big", for one."""
+    asked = vxlan(ONE, ip6(SHARED_MAC, H1.mac, source, destination))
+    assert world.router.decide(A, asked).reason is Reason.MARTIAN
+
+
+def test_a_link_local_gateway_is_one_only_where_its_group_is(world: World) -> None:
+    """TWO has only the one group: there, the other's address is a guest's like any."""
+    asked = vxlan(TWO, ip6(SHARED_MAC, H5.mac, OTHER_GATEWAY_LL, link_local(H6.mac)))
+    assert world.router.decide(A, asked).reason is not Reason.MARTIAN
+
+
 # Link-local addresses: of one segment, never routed.
 
 
