@@ -22,10 +22,14 @@ class TokenBucket:
         self._last = 0.0
 
     def take(self, now: float, count: int = 1) -> bool:
-        """Take `count` tokens; False, and none taken, where there are not so many."""
+        """Take `count` tokens; False, and none taken, where there are not so many.
+
+        More than the bucket holds passes when it is full, or it would never pass; what was not
+        there is owed, so that the rate holds over time.
+        """
         tokens = min(self._burst, self._tokens + (now - self._last) * self._rate)
         self._last = now
-        if tokens < count:
+        if tokens < min(count, self._burst):
             self._tokens = tokens
             return False
         self._tokens = tokens - count
