@@ -134,6 +134,7 @@ class Daemon:
 
     def _learn_configured(self, bindings: Iterable[BindingSettings]) -> None:
         vteps = {vswitch.name: vswitch.vtep for vswitch in self.config.vswitch}
+        refused = []
         for binding in bindings:
             self.engine.send(
                 self.engine.slowpath.learn(
@@ -144,6 +145,14 @@ class Daemon:
                     time.monotonic(),
                     configured=True,
                 )
+            )
+            if self._is_lost(binding):
+                refused.append(str(ip_address(binding.address)))
+        if refused:
+            self.log.warning(
+                "configured bindings have no room; raise limits.bindings, or list fewer for one MAC",
+                count=len(refused),
+                first=refused[0],
             )
 
     async def reload(self) -> Plan:
