@@ -150,7 +150,7 @@ class Daemon:
                 refused.append(str(ip_address(binding.address)))
         if refused:
             self.log.warning(
-                "configured bindings have no room; raise limits.bindings, or list fewer for one MAC",
+                "configured bindings have no room; raise limits.bindings, or list fewer of a MAC",
                 count=len(refused),
                 first=refused[0],
             )
