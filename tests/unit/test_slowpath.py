@@ -10,7 +10,7 @@ from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP, Ether
 
 from leaf import neighbour as rules
-from leaf.bindings import Outcome, Timers
+from leaf.bindings import Outcome, State, Timers
 from leaf.glean import Outcome as GleanOutcome
 from leaf.router import Reason, Verdict
 from leaf.slowpath import Limits, Send, SlowPath
@@ -42,6 +42,7 @@ from tests.unit.leaf_world import (
     to_gateway,
     topology,
 )
+from vswitch.wire.ethernet import Mac
 
 GATEWAY = "1.1.1.254"
 LATE = Guest("1.1.1.77", mac(77), B)
@@ -149,6 +150,47 @@ def test_one_guest_that_floods_starves_neither_its_neighbour_nor_gleaning() -> N
     assert world.slowpath.events["guests_policed"] == len(flood) - 5
     assert len(world.slowpath.gleaner) == 2
     assert len(world.punt(A, vxlan(ONE, arp(BROADCAST, H2.mac, H2.ip, H3.ip)), 10.0)) == 1
+
+
+def one_of(number: int) -> Guest:
+    """One of the MACs of a guest on A that floods with sixteen."""
+    return H1._replace(mac=Mac(mac(0x100 + number % 16)))
+
+
+def test_a_guest_with_sixteen_macs_does_not_silence_its_neighbours() -> None:
+    """An answer that is lost to the policer would end the neighbour's binding."""
+    world = World(*GUESTS)
+    for number in range(6400):
+        world.punt(A, vxlan(ONE, arp(BROADCAST, one_of(number).mac, H1.ip, H3.ip)), 5.0)
+    assert world.slowpath.events["punts_policed"] > 2000
+    binding = world.bindings.get(ONE, H2.address)
+    assert binding is not None
+    world.bindings.probe_now(binding, 5.0)
+    world.punt(A, answers(H2), 5.0)
+    assert (binding.state, binding.heard) == (State.REACHABLE, 5.0)
+
+
+def test_a_flood_of_other_packets_leaves_a_guests_own_arp_alone() -> None:
+    world = World(*GUESTS, limits=Limits(guest_punts=5.0))
+    for _ in range(50):
+        world.punt(A, to_gateway(H1, "9.9.9.9"), 5.0)
+    assert world.slowpath.events["guests_policed"] == 45
+    assert len(world.punt(A, vxlan(ONE, arp(BROADCAST, H1.mac, H1.ip, H3.ip)), 5.0)) == 1
+
+
+def test_what_one_guest_is_told_by_icmp_is_not_taken_from_its_neighbours() -> None:
+    """Neither of unreachable addresses, with all its MACs, nor of packets that do not fit."""
+    world = World(*GUESTS)
+    for number in range(6400):
+        world.punt(A, to_gateway(one_of(number), "9.9.9.9"), 5.0)
+    assert len(world.punt(A, to_gateway(H2, "9.9.9.9"), 5.0)) == 1
+
+    world = World(*GUESTS)
+    large = memoryview(to_gateway(H1, H3.ip, payload=bytes(1400), flags="DF"))
+    verdict = world.router.decide(A, large)
+    told = [world.slowpath.too_big(verdict, A, [large], 1000, 5.0) for _ in range(1000)]
+    assert sum(len(sends) for sends in told) == 200
+    assert len(world.punt(A, to_gateway(H2, "9.9.9.9"), 5.0)) == 1
 
 
 def test_what_the_slow_path_fails_on_is_told() -> None:
