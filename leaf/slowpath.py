@@ -110,13 +110,15 @@ def _destination(packet: memoryview | bytes) -> bytes:
     return bytes(packet[at : at + 4])
 
 
+def _sender(packet: memoryview | bytes) -> bytes:
+    """Return the IP source of a sound packet; of others something, and raise nothing."""
+    if int.from_bytes(packet[VXLAN_LEN + 12 : VXLAN_LEN + 14], "big") == ethernet.IPV6:
+        return bytes(packet[VXLAN_LEN + ipv6.SOURCE_AT : VXLAN_LEN + ipv6.DESTINATION_AT])
+    return bytes(packet[VXLAN_LEN + ipv4.SOURCE_AT : VXLAN_LEN + ipv4.DESTINATION_AT])
+
+
 _ABOUT_GUESTS = frozenset({Reason.ARP, Reason.ND, Reason.RARP, Reason.DHCP})
 """What bindings and leases are learnt and kept by."""
-
-
-def _guest(source: Vtep, packet: memoryview | bytes) -> Guest:
-    """Name the guest that sent a packet: its MAC behind its VTEP."""
-    return source, bytes(packet[VXLAN_LEN + 6 : VXLAN_LEN + 12])
 
 
 class SlowPath:
@@ -169,7 +171,7 @@ class SlowPath:
     ) -> list[Send]:
         """Do what the router's verdict about a packet from `source` calls for."""
         gate = self._about_guests if verdict.reason in _ABOUT_GUESTS else self._punts
-        entry = gate.enter(_guest(source, packet), now)
+        entry = gate.enter(self._guest(source, packet), now)
         if entry is not Entry.GRANTED:
             self.events["guests_policed" if entry is Entry.GUEST else "punts_policed"] += 1
             return []
@@ -180,6 +182,13 @@ class SlowPath:
             self._on_failure(error)
             self.events["punts_failed"] += 1
             return []
+
+    def _guest(self, source: Vtep, packet: memoryview | bytes) -> Guest:
+        """Name the guest that sent a packet: its MAC behind its VTEP. What another leaf has routed
+        has that leaf's MAC; there it is the IP address."""
+        if source in self._topology.remote_leaves:
+            return source, _sender(packet)
+        return source, bytes(packet[VXLAN_LEN + 6 : VXLAN_LEN + 12])
 
     def _dispatch(
         self, verdict: Verdict, source: Vtep, packet: memoryview | bytes, now: float
@@ -386,7 +395,7 @@ class SlowPath:
             # taken away while the packet was held.
             self.events["icmp_silent"] += 1
             return []
-        if self._icmp.enter(_guest(source, packet), now) is not Entry.GRANTED:
+        if self._icmp.enter(self._guest(source, packet), now) is not Entry.GRANTED:
             self.events["icmp_policed"] += 1
             return []
         shared_mac = segment.vteps[source].shared_mac
@@ -413,7 +422,7 @@ class SlowPath:
         if segment is None or source not in segment.vteps:
             self.events["icmp_silent"] += 1
             return []
-        if self._icmp.enter(_guest(source, packet), now) is not Entry.GRANTED:
+        if self._icmp.enter(self._guest(source, packet), now) is not Entry.GRANTED:
             self.events["icmp_policed"] += 1
             return []
         frame = icmp.too_big(segment, segment.vteps[source].shared_mac, packet, mtu)
@@ -461,7 +470,7 @@ class SlowPath:
         self, key: Key, source: Vtep, packet: memoryview | bytes, held: Held | None, now: float
     ) -> list[Send]:
         is_new = not (self.gleaner.is_asking(key) or self.gleaner.is_negative(key, now))
-        if is_new and not self._guest_gleans.take(_guest(source, packet), now):
+        if is_new and not self._guest_gleans.take(self._guest(source, packet), now):
             self.glean_counts[GleanOutcome.POLICED] += 1
             return []
         outcome = self.gleaner.want(key, now, held)

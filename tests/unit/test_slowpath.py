@@ -15,12 +15,14 @@ from leaf.glean import Outcome as GleanOutcome
 from leaf.router import Reason, Verdict
 from leaf.slowpath import Limits, Send, SlowPath
 from leaf.topology import Topology
-from tests.frames import BROADCAST, SHARED_MAC, arp, mac, ns, rarp, v4, vxlan
+from tests.frames import BROADCAST, SHARED_MAC, arp, ip, ip6, mac, ns, rarp, v4, vxlan
 from tests.unit.leaf_world import (
     FAR_LEAF,
+    FAR_ROUTER_MAC,
     GROUP_ONE,
     GROUP_TWO,
     GUESTS,
+    GUESTS6,
     H1,
     H2,
     H3,
@@ -29,7 +31,9 @@ from tests.unit.leaf_world import (
     H6,
     ONE,
     R9,
+    ROUTER_MAC,
     SHARED,
+    TENANT,
     TWO,
     X1,
     A,
@@ -191,6 +195,23 @@ def test_what_one_guest_is_told_by_icmp_is_not_taken_from_its_neighbours() -> No
     told = [world.slowpath.too_big(verdict, A, [large], 1000, 5.0) for _ in range(1000)]
     assert sum(len(sends) for sends in told) == 200
     assert len(world.punt(A, to_gateway(H2, "9.9.9.9"), 5.0)) == 1
+
+
+def test_the_guests_behind_another_leaf_are_as_many_as_they_are() -> None:
+    """All that another leaf routes has its MAC; one guest there must not use up the others'."""
+    world = World(*GUESTS, *GUESTS6, ipv6=True, limits=Limits(guest_punts=5.0, guest_gleans=2.0))
+
+    def routed(source: str, destination: str) -> bytes:
+        build = ip6 if ":" in source else ip
+        return vxlan(TENANT, build(ROUTER_MAC, FAR_ROUTER_MAC, source, destination))
+
+    for near, far in (("1.1.1.", "10.20.0."), ("2001:db8:1::", "2001:db8:a20::")):
+        for number in range(20):
+            world.punt(FAR_LEAF, routed(far + "1", near + str(150 + number)), 5.0)
+        sends = world.punt(FAR_LEAF, routed(far + "2", near + "90"), 5.0)
+        assert {send.vtep for send in sends} == {A, B, C}
+    assert world.slowpath.events["guests_policed"] == 30
+    assert len(world.slowpath.gleaner) == 6
 
 
 def test_what_the_slow_path_fails_on_is_told() -> None:
