@@ -59,6 +59,7 @@ class Daemon:
                 limits.guest_dhcp_per_second,
                 limits.dhcp_commits_per_second,
                 limits.server_dhcp_per_second,
+                questions=limits.questions_per_second,
             ),
             max_bindings=limits.bindings,
             leases=self._leases,

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from vswitch.service.policer import Policer
+from vswitch.service.policer import Policer, TokenBucket
 from vswitch.wire import arp, ethernet, ipv4, ipv6, nd, pmtu, vxlan
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.neighbour import Message
@@ -32,7 +32,7 @@ from .advertise import Advertiser, last_words
 from .bindings import Binding, Bindings, News, Outcome, State
 from .conflict import Conflicts
 from .gate import Entry, Gate, Guest
-from .glean import Failed, Gleaner, Held, Key
+from .glean import QUESTIONS, Failed, Gleaner, Held, Key
 from .glean import Outcome as GleanOutcome
 from .leases import Lease, Leases
 from .mtu import Mtus
@@ -81,7 +81,7 @@ class Limits(NamedTuple):
     icmp: float = 500.0
     """ICMP answers and errors per VTEP; a guest has as many of them as `guest_punts`."""
     gleans: float = 500.0
-    """New addresses asked for, over all."""
+    """New addresses asked for, over all; and no more questions than `questions`."""
     multicast: float = 1000.0
     """Packets to replicate, per segment, before they are copied."""
     guest_punts: float = 200.0
@@ -99,6 +99,9 @@ class Limits(NamedTuple):
     server_dhcp: float = 500.0
     """Messages of one DHCP server, where they are relayed; each that gives a lease makes a binding.
     A server answers a guest as often as it asks, so only one that fails sends more."""
+    questions: float = 10_000.0
+    """Questions to glean, over all: one for each vswitch of the segment, three times. At 10 us each
+    that is 10 % of a core. A guest may cause a tenth of them."""
 
 
 def _destination(packet: memoryview | bytes) -> bytes:
@@ -158,6 +161,8 @@ class SlowPath:
         self._cuts = Policer(limits.punts, limits.punts)
         self._fragments = fragments
         self._guest_gleans = Policer(limits.guest_gleans, limits.guest_gleans)
+        self._questions = TokenBucket(limits.questions, limits.questions)
+        self._guest_questions = Policer(limits.questions / 10, limits.questions / 10)
         self._guest_dhcp = Policer(limits.guest_dhcp, limits.guest_dhcp)
         self._on_failure = on_failure
         self._conflicts = Conflicts()
@@ -470,12 +475,23 @@ class SlowPath:
         self, key: Key, source: Vtep, packet: memoryview | bytes, held: Held | None, now: float
     ) -> list[Send]:
         is_new = not (self.gleaner.is_asking(key) or self.gleaner.is_negative(key, now))
-        if is_new and not self._guest_gleans.take(self._guest(source, packet), now):
+        if is_new and not self._may_ask(key, self._guest(source, packet), now):
             self.glean_counts[GleanOutcome.POLICED] += 1
             return []
         outcome = self.gleaner.want(key, now, held)
         self.glean_counts[outcome] += 1
         return self._ask_segment(key) if outcome is GleanOutcome.ASKED else []
+
+    def _may_ask(self, key: Key, guest: Guest, now: float) -> bool:
+        """Say whether a guest may have the segment asked for one more address. All questions that
+        this may take are counted now, so that the second and third never fail for want of them."""
+        segment = self._segments.get(key[0])
+        questions = QUESTIONS * len(segment.vteps) if segment else 0
+        return (
+            self._guest_gleans.take(guest, now)
+            and self._guest_questions.take(guest, now, questions)
+            and self._questions.take(now, questions)
+        )
 
     def _ask_segment(self, key: Key) -> list[Send]:
         """Ask for an address at every vswitch of its segment."""
@@ -483,10 +499,9 @@ class SlowPath:
         segment = self._segments.get(vni)
         if segment is None:
             return []  # The topology has changed meanwhile.
-        asked = [
-            (vtep, gateway.question(segment, group, address))
-            for vtep, group in segment.vteps.items()
-        ]
+        groups = set(segment.vteps.values())
+        frames = {group: gateway.question(segment, group, address) for group in groups}
+        asked = [(vtep, frames[group]) for vtep, group in segment.vteps.items()]
         return [
             self._say_to(segment, vtep, address, "questions", frame)
             for vtep, frame in asked

@@ -47,6 +47,7 @@ from tests.unit.leaf_world import (
     topology,
 )
 from vswitch.wire.ethernet import Mac
+from vswitch.wire.vxlan import Vtep
 
 GATEWAY = "1.1.1.254"
 LATE = Guest("1.1.1.77", mac(77), B)
@@ -349,6 +350,49 @@ def test_gleaning_is_limited() -> None:
     ]
     assert asked == [3] * 5 + [0] * 3
     assert world.slowpath.glean_counts[GleanOutcome.POLICED] == 3
+
+
+def on_many_vswitches(limits: Limits) -> World:
+    """Segment ONE on 200 vswitches."""
+    world = World(limits=limits)
+    made = topology()
+    made.segments[0].vteps |= {Vtep(f"192.0.2.{n}"): GROUP_ONE for n in range(20, 217)}
+    world.slowpath.replace_topology(rebuilt(made))
+    world.learn(H1)
+    world.learn(H2)
+    return world
+
+
+def asked_for(world: World, *packets: bytes, now: float) -> int:
+    """How many questions packets from A cause, until nobody has answered them."""
+    count = sum(len(questions(world.punt(A, packet, now))) for packet in packets)
+    return count + sum(len(questions(world.slowpath.tick(now + n))) for n in (1.0, 2.0))
+
+
+def scan(guest: Guest) -> list[bytes]:
+    return [to_gateway(guest, f"1.1.1.{n}") for n in range(100, 180)]
+
+
+def test_questions_are_limited_whatever_the_number_of_vswitches() -> None:
+    world = on_many_vswitches(Limits(questions=12_000.0))
+    assert asked_for(world, *scan(H1), now=10.0) == 2 * 200 * 3
+    # What one guest may cause, another may too.
+    assert asked_for(world, to_gateway(H2, "1.1.1.200"), now=13.0) == 200 * 3
+    world = on_many_vswitches(Limits(questions=1800.0))
+    sixteen = [packet for number in range(16) for packet in scan(one_of(number))[number:]]
+    assert asked_for(world, *sixteen, now=10.0) == 3 * 200 * 3
+
+
+def test_a_segment_with_more_vswitches_than_questions_is_asked_all_the_same() -> None:
+    world = on_many_vswitches(Limits(questions=60.0))
+    assert asked_for(world, *scan(H1), now=10.0) == 200 * 3
+    assert asked_for(world, *scan(H2), now=19.0) == 0
+    assert asked_for(world, *scan(one_of(1)), now=22.0) == 200 * 3
+
+
+def test_every_group_is_asked_from_its_own_shared_mac(world: World) -> None:
+    sends = world.punt(A, to_gateway(H1, LATE.ip), 10.0)
+    assert {send.vtep: send.packet[14:20] for send in sends} == SHARED
 
 
 def test_a_remote_leafs_packet_that_nobody_wants_is_dropped_in_silence(world: World) -> None:
