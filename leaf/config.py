@@ -94,6 +94,7 @@ class LimitSettings(Settings):
     multicast_per_second: float = Field(1000.0, gt=0)
     guest_punts_per_second: float = Field(200.0, gt=0)
     guest_gleans_per_second: float = Field(50.0, gt=0)
+    questions_per_second: float = Field(10_000.0, gt=0)
     guest_dhcp_per_second: float = Field(10.0, gt=0)
     dhcp_commits_per_second: float = Field(25.0, gt=0)
     server_dhcp_per_second: float = Field(500.0, gt=0)

@@ -59,6 +59,7 @@ class Daemon:
                 limits.guest_dhcp_per_second,
                 limits.dhcp_commits_per_second,
                 limits.server_dhcp_per_second,
+                questions=limits.questions_per_second,
             ),
             max_bindings=limits.bindings,
             leases=self._leases,
@@ -134,6 +135,7 @@ class Daemon:
 
     def _learn_configured(self, bindings: Iterable[BindingSettings]) -> None:
         vteps = {vswitch.name: vswitch.vtep for vswitch in self.config.vswitch}
+        refused = []
         for binding in bindings:
             self.engine.send(
                 self.engine.slowpath.learn(
@@ -144,6 +146,14 @@ class Daemon:
                     time.monotonic(),
                     configured=True,
                 )
+            )
+            if self._is_lost(binding):
+                refused.append(str(ip_address(binding.address)))
+        if refused:
+            self.log.warning(
+                "configured bindings have no room; raise limits.bindings, or list fewer of a MAC",
+                count=len(refused),
+                first=refused[0],
             )
 
     async def reload(self) -> Plan:

@@ -70,7 +70,8 @@ class Reason(StrEnum):
     """Version, length or checksum of the IP header is wrong (RFC 1812 section 5.2.2)."""
     MARTIAN = "martian"
     """A source or destination that no router may forward (RFC 1812 section 5.3.7, RFC 4291 sections
-    2.5 and 2.7), or neighbour discovery behind extension headers, which would pass for local."""
+    2.5 and 2.7), a guest's packet from an address of ours, or neighbour discovery behind extension
+    headers, which would pass for local."""
     GATEWAY = "gateway"
     """To a gateway address: an echo is answered."""
     NO_ROUTE = "no_route"
@@ -131,7 +132,7 @@ class Entry(NamedTuple):
     bridged: Verdict | None = None
     """For packets from the same, hop-neutral segment."""
     vni: Vni | None = None
-    """The segment of the destination; none for a remote leaf's."""
+    """The segment of the destination; none for a prefix, which is a remote leaf's or a guest's."""
     via: bytes | None = None
     """The guest that routes this prefix; `verdict` is for the time when it has no binding."""
 
@@ -160,6 +161,7 @@ class _Domain:
         "macs",
         "multicast",
         "nd",
+        "nobodys",
         "rarp",
         "segment",
         "vni",
@@ -173,8 +175,11 @@ class _Domain:
         vteps: frozenset[Vtep],
         macs: frozenset[Mac],
         segment: Segment | None,
+        nobodys: frozenset[bytes] = frozenset(),
     ) -> None:
+        """`nobodys`: the addresses of both families that no guest has, and none may send from."""
         self.vni = vni
+        self.nobodys = nobodys
         self.fib, self.fib6 = tables
         self.link_locals: dict[bytes, Verdict] = {}
         """Link-local addresses belong to a segment, not to the VRF."""
@@ -230,6 +235,8 @@ HEADER_LEN: Final = VXLAN_LEN + 12
 MARTIANS: Final = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")
 """Destinations that no router forwards to: this network, loopback, link-local (RFC 3927 section 7),
 multicast and all above (RFC 6890)."""
+_LINK_LOCAL4: Final = bytes((169, 254))
+"""A source that no router forwards from either (RFC 3927 section 7)."""
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _LINK_LOCAL: Final = b"\xfe\x80" + bytes(6)
 """The only part of fe80::/10 in use (RFC 4291 section 2.5.6)."""
@@ -285,8 +292,11 @@ class Router:
         if ethertype == ethernet.IPV4:
             if not ipv4.is_sound(packet[IP_AT:]):
                 return _BAD_IP_HEADER
-            first = packet[_SOURCE_AT]
-            if first in (0, 127) or first >= 224:
+            sender = bytes(packet[_SOURCE_AT:_DESTINATION_AT])
+            first = sender[0]
+            if first in (0, 127) or first >= 224 or sender in domain.nobodys:
+                return _MARTIAN
+            if sender.startswith(_LINK_LOCAL4):
                 return _MARTIAN
             address = bytes(packet[_DESTINATION_AT : _DESTINATION_AT + 4])
             verdict = self._route(domain, domain.fib, source, address, packet[TTL_AT])
@@ -308,7 +318,9 @@ class Router:
         sender = bytes(packet[_SOURCE6_AT:_DESTINATION6_AT])
         if sender[0] == 0xFF or sender in (ipv6.UNSPECIFIED, ipv6.LOOPBACK):
             return _MARTIAN
-        if sender.startswith(_MAPPED) or nd.may_be_hidden(packet[VXLAN_LEN:]):
+        if sender.startswith(_MAPPED) or sender in domain.nobodys:
+            return _MARTIAN
+        if nd.may_be_hidden(packet[VXLAN_LEN:]):
             return _MARTIAN
         address = bytes(packet[_DESTINATION6_AT : _DESTINATION6_AT + 16])
         if ipv6.is_link_local(address):
@@ -324,16 +336,17 @@ class Router:
         entry = fib.lookup(address)
         if entry is None:
             return _NO_ROUTE
-        if entry.via is not None:
-            entry = fib.hosts.get(entry.via, entry)
-        verdict = entry.verdict
+        hop = entry if entry.via is None else fib.hosts.get(entry.via, entry)
+        verdict = hop.verdict
         if verdict.vtep is None:
             return verdict
-        if entry.bridged is not None and entry.vni == domain.vni:
-            return entry.bridged
+        # Of the entry, not of the hop: what a guest of the segment only passes on does not stay
+        # inside, and we are a router on its way, which takes a hop (RFC 1812 section 5.3.1).
+        if hop.bridged is not None and entry.vni == domain.vni:
+            return hop.bridged
         if ttl <= 1:
             return _EXPIRED
-        if entry.vni is None and verdict.vtep == source:
+        if hop.vni is None and verdict.vtep == source:
             return _LOOP
         return verdict
 
@@ -356,10 +369,18 @@ class Router:
             tables = self._fibs[vrf.name] = _Tables(Fib(32), Fib(128))
             router_mac = frozenset({topology.router_mac})
             self._domains[vrf.vni] = _Domain(vrf.vni, tables, remote, router_mac, None)
+            nobodys = _nobodys(vrf)
             for segment in vrf.segments:
                 vteps = frozenset(segment.vteps)
                 macs = shared | router_mac
-                self._domains[segment.vni] = _Domain(segment.vni, tables, vteps, macs, segment)
+                self._domains[segment.vni] = _Domain(
+                    segment.vni,
+                    tables,
+                    vteps,
+                    macs,
+                    segment,
+                    nobodys | {gateway.address for gateway in segment.link_locals},
+                )
             prefixes = self._prefixes(vrf)
             for bits, fib in zip((32, 128), tables, strict=True):
                 fib.set_prefixes((p.prefix, p.entry) for p in prefixes if p.bits == bits)
@@ -463,9 +484,27 @@ class _PrefixEntry(NamedTuple):
 def _connected(bits: int, prefix: Prefix, glean: Entry) -> list[_PrefixEntry]:
     """A subnet, and in it the addresses that are no host's: the first and last of IPv4 (RFC 1812
     section 4.2.3.1), the routers' anycast address of IPv6 (RFC 4291 section 2.6.1)."""
-    entries = [_PrefixEntry(bits, prefix, glean)]
-    if prefix.length <= bits - 2:
-        last = prefix.network + (1 << (bits - prefix.length)) - 1
-        nobody = (prefix.network, last) if bits == 32 else (prefix.network,)
-        entries += [_PrefixEntry(bits, Prefix(at, bits), Entry(_MARTIAN)) for at in nobody]
-    return entries
+    nobody = [_PrefixEntry(bits, Prefix(at, bits), Entry(_MARTIAN)) for at in _ends(bits, prefix)]
+    return [_PrefixEntry(bits, prefix, glean), *nobody]
+
+
+def _ends(bits: int, prefix: Prefix) -> tuple[int, ...]:
+    """The addresses of a subnet that are no host's."""
+    if prefix.length > bits - 2:
+        return ()
+    last = prefix.network + (1 << (bits - prefix.length)) - 1
+    return (prefix.network, last) if bits == 32 else (prefix.network,)
+
+
+def _nobodys(vrf: Vrf) -> frozenset[bytes]:
+    """What no guest of a VRF may send from: the gateways' addresses, whose ICMP hosts believe (RFC
+    1122 section 3.2.2.2), and broadcasts, which an answer would go to (RFC 1812 section 5.3.7).
+
+    Not so between leaves: the gateway has its addresses on each of them, and may send from there.
+    """
+    found = set()
+    for gateway in (gateway for segment in vrf.segments for gateway in segment.gateways):
+        length = len(gateway.address)
+        ends = _ends(8 * length, gateway.prefix)
+        found |= {gateway.address, *(at.to_bytes(length, "big") for at in ends)}
+    return frozenset(found)

@@ -1,11 +1,14 @@
 """The slow path: all that the leaf answers, asks and learns.
 
 The engine forwards; what the router only names (ARP, ND, RARP, DHCP, ICMP, gleaning) comes here,
-behind a token bucket per guest and one per VTEP, so that a guest that floods ARP starves neither
-forwarding nor other guests. This is a core without I/O (but for the leases, which their store
-commits): input with the time goes in (`handle`, `from_server`, `tick`), packets to be sent come
-out, `deadline` says when it wants to be woken. What DHCP servers are to be sent lies in the
-relayer's outbox. It alone changes bindings, and carries every change over into the router's FIB.
+behind token buckets for guests and VTEPs (`gate.py`), so that a guest that floods starves neither
+forwarding nor other guests. What guests are known by (ARP, ND, RARP, DHCP) has buckets of its own:
+no flood of other packets makes a guest lose its bindings.
+
+This is a core without I/O (but for the leases, which their store commits): input with the time goes
+in (`handle`, `from_server`, `tick`), packets to be sent come out, `deadline` says when it wants to
+be woken. What DHCP servers are to be sent lies in the relayer's outbox. It alone changes bindings,
+and carries every change over into the router's FIB.
 
 Both families go the same way: only the reading and building of messages differs, in `gateway.py`.
 What hostile input makes a parser raise is caught here and counted, and never ends more than the one
@@ -17,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from vswitch.service.policer import Policer
+from vswitch.service.policer import Policer, TokenBucket
 from vswitch.wire import arp, ethernet, ipv4, ipv6, nd, pmtu, vxlan
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.neighbour import Message
@@ -28,7 +31,8 @@ from . import neighbour as rules
 from .advertise import Advertiser, last_words
 from .bindings import Binding, Bindings, News, Outcome, State
 from .conflict import Conflicts
-from .glean import Failed, Gleaner, Held, Key
+from .gate import Entry, Gate, Guest
+from .glean import QUESTIONS, Failed, Gleaner, Held, Key
 from .glean import Outcome as GleanOutcome
 from .leases import Lease, Leases
 from .mtu import Mtus
@@ -44,7 +48,7 @@ EVENTS = {
     "punts_failed": "packets on which the slow path failed",
     "rarp_malformed": "RARPs that are none, or of a sender that is not the frame's source",
     "icmp_sent": "ICMP answers and errors sent",
-    "icmp_policed": "ICMP answers and errors beyond the rate of their VTEP",
+    "icmp_policed": "ICMP answers and errors beyond the rate of their VTEP or guest",
     "too_big": "packets that do not fit into the tunnel",
     "fragmented": "of these, those that went on in fragments",
     "fragments_policed": "of these, those that might have, beyond the rate of their VTEP",
@@ -72,15 +76,17 @@ class Limits(NamedTuple):
     """Rates per second; each may also come at once."""
 
     punts: float = 2000.0
-    """Packets per VTEP. At 30 us each that is 6 % of a core."""
+    """Packets per VTEP, of ARP, ND, RARP and DHCP, and as many of all else. At 30 us each that is
+    6 % of a core, twice."""
     icmp: float = 500.0
-    """ICMP answers and errors per VTEP."""
+    """ICMP answers and errors per VTEP; a guest has as many of them as `guest_punts`."""
     gleans: float = 500.0
-    """New addresses asked for, over all."""
+    """New addresses asked for, over all; and no more questions than `questions`."""
     multicast: float = 1000.0
     """Packets to replicate, per segment, before they are copied."""
     guest_punts: float = 200.0
-    """Packets per guest: so a guest that floods starves only itself, until ten do."""
+    """Packets per guest, of each of the two kinds. Ten guests that flood use up what is not kept
+    for those that say little (`gate.py`)."""
     guest_gleans: float = 50.0
     """New addresses that one guest may have asked for; each keeps a place for three seconds, so
     that one that scans takes a seventh of the table."""
@@ -93,6 +99,9 @@ class Limits(NamedTuple):
     server_dhcp: float = 500.0
     """Messages of one DHCP server, where they are relayed; each that gives a lease makes a binding.
     A server answers a guest as often as it asks, so only one that fails sends more."""
+    questions: float = 10_000.0
+    """Questions to glean, over all: one for each vswitch of the segment, three times. At 10 us each
+    that is 10 % of a core. A guest may cause a tenth of them."""
 
 
 def _destination(packet: memoryview | bytes) -> bytes:
@@ -104,9 +113,15 @@ def _destination(packet: memoryview | bytes) -> bytes:
     return bytes(packet[at : at + 4])
 
 
-def _guest(source: Vtep, packet: memoryview | bytes) -> tuple[Vtep, bytes]:
-    """Name the guest that sent a packet: its MAC behind its VTEP."""
-    return source, bytes(packet[VXLAN_LEN + 6 : VXLAN_LEN + 12])
+def _sender(packet: memoryview | bytes) -> bytes:
+    """Return the IP source of a sound packet; of others something, and raise nothing."""
+    if int.from_bytes(packet[VXLAN_LEN + 12 : VXLAN_LEN + 14], "big") == ethernet.IPV6:
+        return bytes(packet[VXLAN_LEN + ipv6.SOURCE_AT : VXLAN_LEN + ipv6.DESTINATION_AT])
+    return bytes(packet[VXLAN_LEN + ipv4.SOURCE_AT : VXLAN_LEN + ipv4.DESTINATION_AT])
+
+
+_ABOUT_GUESTS = frozenset({Reason.ARP, Reason.ND, Reason.RARP, Reason.DHCP})
+"""What bindings and leases are learnt and kept by."""
 
 
 class SlowPath:
@@ -140,12 +155,14 @@ class SlowPath:
         self._router = router
         self._topology = topology
         self._segments = {segment.vni: segment for segment in topology.segments}
-        self._punts = Policer(limits.punts, limits.punts)
-        self._icmp = Policer(limits.icmp, limits.icmp)
+        self._about_guests = Gate(limits.punts, limits.guest_punts)
+        self._punts = Gate(limits.punts, limits.guest_punts)
+        self._icmp = Gate(limits.icmp, limits.guest_punts)
         self._cuts = Policer(limits.punts, limits.punts)
         self._fragments = fragments
-        self._guest_punts = Policer(limits.guest_punts, limits.guest_punts)
         self._guest_gleans = Policer(limits.guest_gleans, limits.guest_gleans)
+        self._questions = TokenBucket(limits.questions, limits.questions)
+        self._guest_questions = Policer(limits.questions / 10, limits.questions / 10)
         self._guest_dhcp = Policer(limits.guest_dhcp, limits.guest_dhcp)
         self._on_failure = on_failure
         self._conflicts = Conflicts()
@@ -158,11 +175,10 @@ class SlowPath:
         self, verdict: Verdict, source: Vtep, packet: memoryview | bytes, now: float
     ) -> list[Send]:
         """Do what the router's verdict about a packet from `source` calls for."""
-        if not self._guest_punts.take(_guest(source, packet), now):
-            self.events["guests_policed"] += 1
-            return []
-        if not self._punts.take(source, now):
-            self.events["punts_policed"] += 1
+        gate = self._about_guests if verdict.reason in _ABOUT_GUESTS else self._punts
+        entry = gate.enter(self._guest(source, packet), now)
+        if entry is not Entry.GRANTED:
+            self.events["guests_policed" if entry is Entry.GUEST else "punts_policed"] += 1
             return []
         try:
             return self._dispatch(verdict, source, packet, now)
@@ -171,6 +187,13 @@ class SlowPath:
             self._on_failure(error)
             self.events["punts_failed"] += 1
             return []
+
+    def _guest(self, source: Vtep, packet: memoryview | bytes) -> Guest:
+        """Name the guest that sent a packet: its MAC behind its VTEP. What another leaf has routed
+        has that leaf's MAC; there it is the IP address."""
+        if source in self._topology.remote_leaves:
+            return source, _sender(packet)
+        return source, bytes(packet[VXLAN_LEN + 6 : VXLAN_LEN + 12])
 
     def _dispatch(
         self, verdict: Verdict, source: Vtep, packet: memoryview | bytes, now: float
@@ -380,7 +403,7 @@ class SlowPath:
             # taken away while the packet was held.
             self.events["icmp_silent"] += 1
             return []
-        if not self._icmp.take(source, now):
+        if self._icmp.enter(self._guest(source, packet), now) is not Entry.GRANTED:
             self.events["icmp_policed"] += 1
             return []
         shared_mac = segment.vteps[source].shared_mac
@@ -407,7 +430,7 @@ class SlowPath:
         if segment is None or source not in segment.vteps:
             self.events["icmp_silent"] += 1
             return []
-        if not self._icmp.take(source, now):
+        if self._icmp.enter(self._guest(source, packet), now) is not Entry.GRANTED:
             self.events["icmp_policed"] += 1
             return []
         frame = icmp.too_big(segment, segment.vteps[source].shared_mac, packet, mtu)
@@ -455,12 +478,23 @@ class SlowPath:
         self, key: Key, source: Vtep, packet: memoryview | bytes, held: Held | None, now: float
     ) -> list[Send]:
         is_new = not (self.gleaner.is_asking(key) or self.gleaner.is_negative(key, now))
-        if is_new and not self._guest_gleans.take(_guest(source, packet), now):
+        if is_new and not self._may_ask(key, self._guest(source, packet), now):
             self.glean_counts[GleanOutcome.POLICED] += 1
             return []
         outcome = self.gleaner.want(key, now, held)
         self.glean_counts[outcome] += 1
         return self._ask_segment(key) if outcome is GleanOutcome.ASKED else []
+
+    def _may_ask(self, key: Key, guest: Guest, now: float) -> bool:
+        """Say whether a guest may have the segment asked for one more address. All questions that
+        this may take are counted now, so that the second and third never fail for want of them."""
+        segment = self._segments.get(key[0])
+        questions = QUESTIONS * len(segment.vteps) if segment else 0
+        return (
+            self._guest_gleans.take(guest, now)
+            and self._guest_questions.take(guest, now, questions)
+            and self._questions.take(now, questions)
+        )
 
     def _ask_segment(self, key: Key) -> list[Send]:
         """Ask for an address at every vswitch of its segment."""
@@ -468,10 +502,9 @@ class SlowPath:
         segment = self._segments.get(vni)
         if segment is None:
             return []  # The topology has changed meanwhile.
-        asked = [
-            (vtep, gateway.question(segment, group, address))
-            for vtep, group in segment.vteps.items()
-        ]
+        groups = set(segment.vteps.values())
+        frames = {group: gateway.question(segment, group, address) for group in groups}
+        asked = [(vtep, frames[group]) for vtep, group in segment.vteps.items()]
         return [
             self._say_to(segment, vtep, address, "questions", frame)
             for vtep, frame in asked

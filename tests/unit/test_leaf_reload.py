@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from leaf.bindings import State
 from leaf.config import Config
@@ -122,6 +123,25 @@ def test_after_a_reload_the_files_bindings_are_there(
 ) -> None:
     """As after a start with the new file: the way there makes no difference."""
     assert reloaded(tmp_path / "leaf.toml", *changes) == wanted
+
+
+def test_a_configured_binding_that_finds_no_room_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "leaf.toml"
+    other = FILE[FILE.index("[[binding]]") :].replace("1.1.1.1", "1.1.1.2")
+    path.write_text(FILE + other + "[limits]\nbindings = 1\n")
+
+    async def run() -> None:
+        tunnel = QuietTunnel()
+        daemon = Daemon(path, load(path, Config), cast(Any, tunnel))
+        await daemon.start()
+        daemon.shell.unwatch(*tunnel.filenos())
+        daemon.close()
+
+    with capture_logs() as logs:
+        asyncio.run(run())
+    (said,) = (one for one in logs if one["log_level"] == "warning")
+    assert (said["count"], said["first"]) == (1, "1.1.1.2")
+    assert "raise limits.bindings" in said["event"]
 
 
 def test_a_file_with_a_mistake_changes_nothing(tmp_path: Path) -> None:

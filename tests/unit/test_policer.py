@@ -42,6 +42,22 @@ def test_over_a_long_time_the_rate_holds() -> None:
     assert sum(bucket.take(step / 64) for step in range(64 * 60)) == pytest.approx(10 + 4 * 60, 1)
 
 
+def test_more_than_the_bucket_holds_passes_when_it_is_full_and_is_owed() -> None:
+    bucket = TokenBucket(rate=10, burst=10)
+    assert bucket.take(0.0, 64)
+    assert not any(bucket.take(at, 64) for at in (0.1, 1.0, 5.4, 6.3))
+    assert bucket.take(6.5, 64)
+    assert [bucket.take(at) for at in (11.8, 12.1)] == [False, True]
+
+
+def test_what_is_kept_is_there_for_others() -> None:
+    bucket = TokenBucket(rate=10, burst=10)
+    assert [bucket.take(0.0, kept=0.5) for _ in range(6)] == [True] * 5 + [False]
+    assert passed(bucket, 0.0, 20) == 5
+    # It fills up again before anybody else gets any.
+    assert [bucket.take(at, kept=0.5) for at in (0.45, 0.55, 0.65)] == [False, False, True]
+
+
 def test_keys_do_not_share_tokens() -> None:
     policer = Policer(rate=1, burst=3)
     assert [policer.take("flooder", 0.0) for _ in range(5)] == [True] * 3 + [False] * 2

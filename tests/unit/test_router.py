@@ -295,6 +295,30 @@ def test_nothing_from_a_martian_source_is_forwarded(world: World, source: str) -
     assert world.router.decide(A, packet).reason is Reason.MARTIAN
 
 
+GATEWAYS = ["1.1.1.254", "2.2.2.254", "3.3.3.126"]
+
+
+@pytest.mark.parametrize("source", [*GATEWAYS, "1.1.1.0", "1.1.1.255", "2.2.2.255", "169.254.1.2"])
+@pytest.mark.parametrize("destination", [H3.ip, "10.20.7.8", "1.1.1.254", "1.1.1.77"])
+def test_no_guest_speaks_from_an_address_that_no_guest_has(
+    world: World, source: str, destination: str
+) -> None:
+    """An ICMP redirect from the gateway's address would be believed (RFC 1122 section 3.2.2.2)."""
+    asked = vxlan(ONE, ip(SHARED_MAC, H1.mac, source, destination))
+    assert world.router.decide(A, asked).reason is Reason.MARTIAN
+
+
+def test_what_no_guest_has_depends_on_the_vrf(world: World) -> None:
+    asked = vxlan(SAME, ip(SHARED_MAC, X1.mac, "2.2.2.254", X1.ip))
+    assert world.router.decide(B, asked).reason is Reason.ROUTED
+
+
+def test_another_leafs_gateway_may_say_something_to_our_guests(world: World) -> None:
+    """The gateway has its address on every leaf: time exceeded may come from there."""
+    packet = vxlan(TENANT, ip(ROUTER_MAC, FAR_ROUTER_MAC, "1.1.1.254", H3.ip))
+    assert world.router.decide(FAR_LEAF, packet).vtep == B
+
+
 @pytest.mark.parametrize(
     "address", ["1.1.1.0", "1.1.1.255", "2.2.2.0", "2.2.2.255", "3.3.3.0", "3.3.3.127"]
 )
@@ -429,10 +453,12 @@ def test_only_traffic_inside_a_hop_neutral_segment_keeps_its_ttl(world: World) -
     assert world.router.decide(FAR_LEAF, from_leaf(H6.ip)).reason is Reason.ROUTED
 
 
-def test_a_route_via_a_guest_of_ones_own_hop_neutral_segment_is_bridged(world: World) -> None:
-    """The guest that routes will take the hop off itself, as it would on the wire."""
-    verdict = world.router.decide(A, to_gateway(H5, "10.20.30.1", ttl=1))
-    assert (verdict.reason, verdict.vtep) == (Reason.BRIDGED, B)
+def test_a_route_via_a_guest_of_ones_own_hop_neutral_segment_takes_a_hop(world: World) -> None:
+    """Its destination is not in the segment; what is to the guest itself stays inside."""
+    verdict = world.router.decide(A, to_gateway(H5, "10.20.30.1"))
+    assert (verdict.reason, verdict.vtep) == (Reason.ROUTED, B)
+    assert world.router.decide(A, to_gateway(H5, "10.20.30.1", ttl=1)).reason is Reason.EXPIRED
+    assert world.router.decide(A, to_gateway(H5, H6.ip, ttl=1)).reason is Reason.BRIDGED
 
 
 @pytest.mark.parametrize(("ttl", "reason"), [(0, Reason.EXPIRED), (1, Reason.EXPIRED), (2, None)])

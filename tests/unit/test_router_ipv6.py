@@ -119,7 +119,7 @@ def test_only_traffic_inside_a_hop_neutral_segment_keeps_its_hops(
     assert world.router.decide(A, packet(h1, h6.ip)).reason is Reason.ROUTED
     assert world.router.decide(A, packet(h1, h6.ip, 1)).reason is Reason.EXPIRED
     assert world.router.decide(FAR_LEAF, from_leaf(h6.ip)).reason is Reason.ROUTED
-    assert world.router.decide(A, packet(h5, VIA_H6[family.name], 1)).reason is Reason.BRIDGED
+    assert world.router.decide(A, packet(h5, VIA_H6[family.name], 1)).reason is Reason.EXPIRED
 
 
 @both
@@ -268,6 +268,24 @@ def test_nothing_from_a_martian_source_is_forwarded(
 ) -> None:
     asked = vxlan(ONE, ip6(SHARED_MAC, H1.mac, source, destination))
     assert world.router.decide(A, asked).reason is Reason.MARTIAN
+
+
+@pytest.mark.parametrize(
+    "source", [IPV6.gateway, "2001:db8:2::fe", GATEWAY_LL, OTHER_GATEWAY_LL, "2001:db8:1::"]
+)
+@pytest.mark.parametrize("destination", ["2001:db8:1::3", link_local(H3.mac), GATEWAY_LL])
+def test_no_guest_speaks_from_an_address_that_no_guest_has(
+    world: World, source: str, destination: str
+) -> None:
+    """What claims to come from the gateway is believed: "packet too big", for one."""
+    asked = vxlan(ONE, ip6(SHARED_MAC, H1.mac, source, destination))
+    assert world.router.decide(A, asked).reason is Reason.MARTIAN
+
+
+def test_a_link_local_gateway_is_one_only_where_its_group_is(world: World) -> None:
+    """TWO has only the one group: there, the other's address is a guest's like any."""
+    asked = vxlan(TWO, ip6(SHARED_MAC, H5.mac, OTHER_GATEWAY_LL, link_local(H6.mac)))
+    assert world.router.decide(A, asked).reason is not Reason.MARTIAN
 
 
 # Link-local addresses: of one segment, never routed.

@@ -10,17 +10,19 @@ from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP, Ether
 
 from leaf import neighbour as rules
-from leaf.bindings import Outcome, Timers
+from leaf.bindings import Outcome, State, Timers
 from leaf.glean import Outcome as GleanOutcome
 from leaf.router import Reason, Verdict
 from leaf.slowpath import Limits, Send, SlowPath
 from leaf.topology import Topology
-from tests.frames import BROADCAST, SHARED_MAC, arp, mac, ns, rarp, v4, vxlan
+from tests.frames import BROADCAST, SHARED_MAC, arp, ip, ip6, mac, ns, rarp, v4, vxlan
 from tests.unit.leaf_world import (
     FAR_LEAF,
+    FAR_ROUTER_MAC,
     GROUP_ONE,
     GROUP_TWO,
     GUESTS,
+    GUESTS6,
     H1,
     H2,
     H3,
@@ -29,7 +31,9 @@ from tests.unit.leaf_world import (
     H6,
     ONE,
     R9,
+    ROUTER_MAC,
     SHARED,
+    TENANT,
     TWO,
     X1,
     A,
@@ -42,6 +46,8 @@ from tests.unit.leaf_world import (
     to_gateway,
     topology,
 )
+from vswitch.wire.ethernet import Mac
+from vswitch.wire.vxlan import Vtep
 
 GATEWAY = "1.1.1.254"
 LATE = Guest("1.1.1.77", mac(77), B)
@@ -149,6 +155,64 @@ def test_one_guest_that_floods_starves_neither_its_neighbour_nor_gleaning() -> N
     assert world.slowpath.events["guests_policed"] == len(flood) - 5
     assert len(world.slowpath.gleaner) == 2
     assert len(world.punt(A, vxlan(ONE, arp(BROADCAST, H2.mac, H2.ip, H3.ip)), 10.0)) == 1
+
+
+def one_of(number: int) -> Guest:
+    """One of the MACs of a guest on A that floods with sixteen."""
+    return H1._replace(mac=Mac(mac(0x100 + number % 16)))
+
+
+def test_a_guest_with_sixteen_macs_does_not_silence_its_neighbours() -> None:
+    """An answer that is lost to the policer would end the neighbour's binding."""
+    world = World(*GUESTS)
+    for number in range(6400):
+        world.punt(A, vxlan(ONE, arp(BROADCAST, one_of(number).mac, H1.ip, H3.ip)), 5.0)
+    assert world.slowpath.events["punts_policed"] > 2000
+    binding = world.bindings.get(ONE, H2.address)
+    assert binding is not None
+    world.bindings.probe_now(binding, 5.0)
+    world.punt(A, answers(H2), 5.0)
+    assert (binding.state, binding.heard) == (State.REACHABLE, 5.0)
+
+
+def test_a_flood_of_other_packets_leaves_a_guests_own_arp_alone() -> None:
+    world = World(*GUESTS, limits=Limits(guest_punts=5.0))
+    for _ in range(50):
+        world.punt(A, to_gateway(H1, "9.9.9.9"), 5.0)
+    assert world.slowpath.events["guests_policed"] == 45
+    assert len(world.punt(A, vxlan(ONE, arp(BROADCAST, H1.mac, H1.ip, H3.ip)), 5.0)) == 1
+
+
+def test_what_one_guest_is_told_by_icmp_is_not_taken_from_its_neighbours() -> None:
+    """Neither of unreachable addresses, with all its MACs, nor of packets that do not fit."""
+    world = World(*GUESTS)
+    for number in range(6400):
+        world.punt(A, to_gateway(one_of(number), "9.9.9.9"), 5.0)
+    assert len(world.punt(A, to_gateway(H2, "9.9.9.9"), 5.0)) == 1
+
+    world = World(*GUESTS)
+    large = memoryview(to_gateway(H1, H3.ip, payload=bytes(1400), flags="DF"))
+    verdict = world.router.decide(A, large)
+    told = [world.slowpath.too_big(verdict, A, [large], 1000, 5.0) for _ in range(1000)]
+    assert sum(len(sends) for sends in told) == 200
+    assert len(world.punt(A, to_gateway(H2, "9.9.9.9"), 5.0)) == 1
+
+
+def test_the_guests_behind_another_leaf_are_as_many_as_they_are() -> None:
+    """All that another leaf routes has its MAC; one guest there must not use up the others'."""
+    world = World(*GUESTS, *GUESTS6, ipv6=True, limits=Limits(guest_punts=5.0, guest_gleans=2.0))
+
+    def routed(source: str, destination: str) -> bytes:
+        build = ip6 if ":" in source else ip
+        return vxlan(TENANT, build(ROUTER_MAC, FAR_ROUTER_MAC, source, destination))
+
+    for near, far in (("1.1.1.", "10.20.0."), ("2001:db8:1::", "2001:db8:a20::")):
+        for number in range(20):
+            world.punt(FAR_LEAF, routed(far + "1", near + str(150 + number)), 5.0)
+        sends = world.punt(FAR_LEAF, routed(far + "2", near + "90"), 5.0)
+        assert {send.vtep for send in sends} == {A, B, C}
+    assert world.slowpath.events["guests_policed"] == 30
+    assert len(world.slowpath.gleaner) == 6
 
 
 def test_what_the_slow_path_fails_on_is_told() -> None:
@@ -286,6 +350,49 @@ def test_gleaning_is_limited() -> None:
     ]
     assert asked == [3] * 5 + [0] * 3
     assert world.slowpath.glean_counts[GleanOutcome.POLICED] == 3
+
+
+def on_many_vswitches(limits: Limits) -> World:
+    """Segment ONE on 200 vswitches."""
+    world = World(limits=limits)
+    made = topology()
+    made.segments[0].vteps |= {Vtep(f"192.0.2.{n}"): GROUP_ONE for n in range(20, 217)}
+    world.slowpath.replace_topology(rebuilt(made))
+    world.learn(H1)
+    world.learn(H2)
+    return world
+
+
+def asked_for(world: World, *packets: bytes, now: float) -> int:
+    """How many questions packets from A cause, until nobody has answered them."""
+    count = sum(len(questions(world.punt(A, packet, now))) for packet in packets)
+    return count + sum(len(questions(world.slowpath.tick(now + n))) for n in (1.0, 2.0))
+
+
+def scan(guest: Guest) -> list[bytes]:
+    return [to_gateway(guest, f"1.1.1.{n}") for n in range(100, 180)]
+
+
+def test_questions_are_limited_whatever_the_number_of_vswitches() -> None:
+    world = on_many_vswitches(Limits(questions=12_000.0))
+    assert asked_for(world, *scan(H1), now=10.0) == 2 * 200 * 3
+    # What one guest may cause, another may too.
+    assert asked_for(world, to_gateway(H2, "1.1.1.200"), now=13.0) == 200 * 3
+    world = on_many_vswitches(Limits(questions=1800.0))
+    sixteen = [packet for number in range(16) for packet in scan(one_of(number))[number:]]
+    assert asked_for(world, *sixteen, now=10.0) == 3 * 200 * 3
+
+
+def test_a_segment_with_more_vswitches_than_questions_is_asked_all_the_same() -> None:
+    world = on_many_vswitches(Limits(questions=60.0))
+    assert asked_for(world, *scan(H1), now=10.0) == 200 * 3
+    assert asked_for(world, *scan(H2), now=19.0) == 0
+    assert asked_for(world, *scan(one_of(1)), now=22.0) == 200 * 3
+
+
+def test_every_group_is_asked_from_its_own_shared_mac(world: World) -> None:
+    sends = world.punt(A, to_gateway(H1, LATE.ip), 10.0)
+    assert {send.vtep: send.packet[14:20] for send in sends} == SHARED
 
 
 def test_a_remote_leafs_packet_that_nobody_wants_is_dropped_in_silence(world: World) -> None:

@@ -21,11 +21,16 @@ class TokenBucket:
         self._tokens = self._burst
         self._last = 0.0
 
-    def take(self, now: float, count: int = 1) -> bool:
-        """Take `count` tokens; False, and none taken, where there are not so many."""
+    def take(self, now: float, count: int = 1, kept: float = 0.0) -> bool:
+        """Take `count` tokens; False, and none taken, where there are not so many above the part
+        of the bucket (0 to 1) that is `kept` for others.
+
+        More than the bucket holds passes when it is full, or it would never pass; what was not
+        there is owed, so that the rate holds over time.
+        """
         tokens = min(self._burst, self._tokens + (now - self._last) * self._rate)
         self._last = now
-        if tokens < count:
+        if tokens < min(count + kept * self._burst, self._burst):
             self._tokens = tokens
             return False
         self._tokens = tokens - count
@@ -42,8 +47,8 @@ class Policer:
         self._max_keys = max_keys
         self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
 
-    def take(self, key: Hashable, now: float, count: int = 1) -> bool:
-        """Take `count` tokens of `key`; False, and none taken, where there are not so many."""
+    def take(self, key: Hashable, now: float, count: int = 1, kept: float = 0.0) -> bool:
+        """Take `count` tokens of `key`, as from its `TokenBucket`."""
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = TokenBucket(self._rate, self._burst)
@@ -51,4 +56,4 @@ class Policer:
                 self._buckets.popitem(last=False)
         else:
             self._buckets.move_to_end(key)
-        return bucket.take(now, count)
+        return bucket.take(now, count, kept)
