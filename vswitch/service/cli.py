@@ -168,10 +168,10 @@ def print_reload(answer: dict[str, Any]) -> None:
 
 
 def run_daemon(main: Callable[[], Awaitable[None]], device_error: type[Exception]) -> None:
-    """Run a daemon; what is expected to go wrong at its start is printed and exits 1."""
+    """Run a daemon; what is expected to go wrong is printed and exits 1."""
     from . import daemon, http, settings
 
     try:
         daemon.run(main())
-    except (settings.SettingsError, http.ApiError, device_error) as error:
+    except (settings.SettingsError, http.ApiError, daemon.ServiceError, device_error) as error:
         fail(str(error))
