@@ -55,14 +55,22 @@ def asking(socket: Path) -> Iterator[Client]:
 # -- verbs that both daemons have ------------------------------------------------------------------
 
 
-def check(config: Path, model: type[BaseModel], said: Callable[[Any], str], as_json: bool) -> None:
-    """Check a configuration file; `said` sums up a good one."""
+def check(
+    config: Path,
+    model: type[BaseModel],
+    said: Callable[[Any], str],
+    as_json: bool,
+    doubts: Callable[[Any], list[str]] = lambda loaded: [],
+) -> None:
+    """Check a configuration file; `said` sums up a good one, `doubts` finds what may be wrong."""
     from . import settings
 
     try:
         loaded = settings.load(config, model)
     except settings.SettingsError as error:
         fail(str(error))
+    for doubt in doubts(loaded):
+        print(f"warning: {config}: {doubt}", file=sys.stderr)
     if as_json:
         print_json(loaded.model_dump(mode="json", by_alias=True))
     else:
