@@ -50,12 +50,12 @@ def run(config: ConfigFile = Path("/etc/tapestry/vswitch.toml")) -> None:
 @app.command()
 def check(config: ConfigFile, as_json: Json = False) -> None:
     """Check a configuration file without running anything."""
-    from .config import Config
+    from .config import Config, doubts
 
     def said(loaded: Config) -> str:
         return f"{len(loaded.segment)} segments, {len(loaded.guest)} guests"
 
-    cli.check(config, Config, said, as_json)
+    cli.check(config, Config, said, as_json, doubts)
 
 
 class Table(StrEnum):

@@ -64,8 +64,9 @@ class SegmentSettings(Settings):
     miss: Literal["rewrite", "flood", "drop"] = "rewrite"
     spoof_guard: Flag = True
     gateway: tuple[AddressField, ...] = Field((), max_length=32)
-    """The gateway's addresses, from which guests are told of packets that do not fit into the
-    tunnel; without them, that comes from the address that the packet was for."""
+    """The gateway's addresses. The spoof guard keeps them from guests: only what is listed here can
+    it know, but for the link-local one. And guests are told from them of packets that do not fit
+    into the tunnel; without them, that comes from the address that the packet was for."""
 
 
 class GuestSettings(Settings):
@@ -128,6 +129,16 @@ class Config(Settings):
                 raise ValueError(f"leaf {leaf} is the vswitch's own vtep")
             if ipaddress.ip_address(leaf).version != own.version:
                 raise ValueError(f"leaf {leaf} and vtep {own} are not of one address family")
+
+
+def doubts(config: Config) -> list[str]:
+    """Return what may be meant and is probably not, a line each."""
+    return [
+        f"segment {segment.name!r} has a spoof-guard and no `gateway`: a guest whose addresses are"
+        " not listed may pose as its gateway; list the gateway's addresses"
+        for segment in config.segment
+        if segment.spoof_guard and not segment.gateway
+    ]
 
 
 def check_mac(shared_mac: Mac, guest: str, mac: Mac) -> None:

@@ -97,6 +97,7 @@ class Daemon:
     async def start(self) -> str:
         """Bring up what the configuration lists. A guest whose device is missing is logged and
         left out: the others must not wait for it."""
+        self._doubt(configuration.doubts(self.config))
         for segment in self.config.segment:
             self._add_segment(segment)
         for lane, fd in enumerate(self.tunnel.filenos()):
@@ -104,6 +105,10 @@ class Daemon:
         for guest in self.config.guest:
             await self._attach_configured(guest)
         return f"vtep {self.config.vswitch.vtep}, {len(self.engine.attachments)} guests"
+
+    def _doubt(self, doubts: list[str]) -> None:
+        for doubt in doubts:
+            self.log.warning("configuration", doubt=doubt)
 
     def _add_segment(self, segment: configuration.SegmentSettings) -> None:
         self.engine.switch.add_segment(segment.vni, segment.miss)
@@ -230,6 +235,8 @@ class Daemon:
         plan = configuration.plan(self.config, new, absent, self._left)
         self._left &= {guest.name for guest in new.guest}
         old_segments = {segment.name: segment for segment in self.config.segment}
+        known = configuration.doubts(self.config)
+        self._doubt([doubt for doubt in configuration.doubts(new) if doubt not in known])
         self.config = new.model_copy(
             update={
                 "vswitch": self.config.vswitch.model_copy(update={"leaves": new.vswitch.leaves}),

@@ -6,6 +6,7 @@ whole or cut, whatever that was.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -21,6 +22,7 @@ import pytest
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
 
+from tests.frames import BROADCAST, arp, mac, udp
 from tests.property.test_offload import CWR, FIN, PSH, Super
 from tools.fabric.namespace import Namespace
 from vswitch.phy import tap
@@ -237,6 +239,42 @@ def test_what_the_host_itself_sends_on_the_link_is_not_read(owner: Owner, port: 
         assert [got.frame[14:] for got in owner.read()] == [b"of the host"]
     port.write(bytes(Ether(type=0x88B5) / Raw(b"of the port")))
     assert read(port, Burst()) == []
+
+
+HOSTS_OWN, GUESTS_OWN = "10.77.0.1", "1.1.1.3"
+
+
+@pytest.mark.parametrize("is_shut", [False, True], ids=["open", "as_in_the_readme"])
+def test_a_guest_does_not_reach_the_hosts_own_kernel(
+    owner: Owner, port: PacketPort, is_shut: bool
+) -> None:
+    """Where the link is a port of a bridge that stays down. Without it the guest does."""
+    node = owner.node
+    node.link_up("lo")
+    node.add_address("lo", HOSTS_OWN, 32)
+    node.run(["ip", "route", "add", GUESTS_OWN, "dev", LINK])
+    if is_shut:
+        node.add_link("nowhere", "bridge")
+        node.run(["ip", "link", "set", LINK, "master", "nowhere"])
+        node.sysctl(f"ipv4/conf/{LINK}/rp_filter", 1)
+        node.sysctl(f"ipv4/conf/{LINK}/arp_ignore", 8)
+    link = node.link(LINK)
+    assert link is not None
+    heard = []
+    with node.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
+        service.bind((HOSTS_OWN, 9999))
+        service.settimeout(0.3)
+        read(port, Burst())
+        owner.read()
+        for to in (bytes.fromhex(link.mac.replace(":", "")), BROADCAST):
+            owner.write(udp(to, mac(3), src_ip=GUESTS_OWN, dst_ip=HOSTS_OWN, dport=9999))
+            with contextlib.suppress(TimeoutError):
+                heard.append(service.recv(2000))
+            assert len(read(port, Burst())) == 1
+    owner.write(arp(BROADCAST, mac(3), sender_ip=GUESTS_OWN, target_ip=HOSTS_OWN))
+    assert len(read(port, Burst())) == 1
+    answers = [got for got in owner.read() if got.frame[12:14] == b"\x08\x06"]
+    assert (len(heard), len(answers)) == ((0, 0) if is_shut else (2, 1))
 
 
 def test_a_burst_keeps_to_its_budget_and_loses_nothing(owner: Owner, port: PacketPort) -> None:

@@ -208,8 +208,9 @@ def test_a_hangup_applies_the_difference_and_leaves_other_ports_alone(
             ("set miss", "blue"),
             ("attach", "g3"),
         ]
-        # A guest whose device was missing is attached by the next reload.
-        client.delete("/v1/guests/g3")
+        # A guest whose device has vanished is attached by the next reload.
+        lab.node("A").remove_link("rl3")
+        wait_until(lambda: len(client.get("/v1/guests")) == 1, "g3 to be gone", 10)
         process.send_signal(signal.SIGHUP)
         said = [line for line in _logged(process, "reloaded") if line["event"] == "reload"]
         assert [(line["change"], line["name"]) for line in said] == [("attach", "g3")]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
+from typer.testing import CliRunner
 
-from vswitch.config import Change, Config, Plan, plan
+from vswitch.__main__ import app
+from vswitch.config import Change, Config, Plan, doubts, plan
 from vswitch.service import settings
 
 BASE: dict[str, Any] = {
@@ -217,3 +221,34 @@ def test_every_setting_is_either_planned_or_needs_a_restart() -> None:
         alias = key.replace("_", "-")
         told = planned(lambda table, k=alias, v=value: table["vswitch"].update({k: v}))
         assert told != Plan([], []), key
+
+
+# What is doubtful.
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        pytest.param({}, ["red"], id="guard_without_gateway"),
+        pytest.param({"gateway": ["1.1.1.254"]}, [], id="gateway"),
+        pytest.param({"spoof-guard": False}, [], id="no_guard"),
+    ],
+)
+def test_a_guard_that_does_not_know_the_gateway_is_doubtful(
+    changed: dict[str, Any], expected: list[str]
+) -> None:
+    table = deepcopy(BASE)
+    table["segment"][0].update(changed)
+    table["segment"][1]["gateway"] = ["2001:db8::fe"]
+    said = doubts(config(table))
+    assert len(said) == len(expected)
+    assert all(f"segment {name!r}" in line for name, line in zip(expected, said, strict=True))
+
+
+def test_check_warns_and_says_where(tmp_path: Path) -> None:
+    file = tmp_path / "vswitch.toml"
+    file.write_text(tomli_w.dumps(BASE))
+    said = CliRunner().invoke(app, ["check", str(file)])
+    assert said.exit_code == 0
+    assert f"warning: {file}: segment 'red' has a spoof-guard and no `gateway`" in said.stderr
+    assert "2 segments, 3 guests" in said.stdout

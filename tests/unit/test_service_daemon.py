@@ -7,17 +7,21 @@ callback runs, by a quarter of a second, so a turn is as long as the test says o
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import uvloop
+from fastapi import FastAPI
 
-from vswitch.service import daemon, turns
-from vswitch.service.daemon import Shell
+from vswitch.service import daemon, http, turns
+from vswitch.service.daemon import ServiceError, Shell
 
 PATIENCE = 10.0
 """Seconds for what takes none."""
@@ -53,6 +57,9 @@ class Errors:
     def error(self, event: str, exc_info: BaseException) -> None:
         self.logged.append(exc_info)
 
+    def info(self, event: str, **fields: object) -> None:
+        pass
+
 
 class Idle:
     """An engine that has a deadline where a test gives it one."""
@@ -64,6 +71,9 @@ class Idle:
     def tick(self, now: float) -> None:
         self.ticks.append(now)
         self.due = None
+
+    def measure(self) -> None:
+        pass
 
     def deadline(self) -> float | None:
         return self.due
@@ -169,6 +179,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Scenario], None]
             runner.run(on_loop(scenario))
 
     yield run
+    gc.unfreeze()  # What `serve` has frozen is not this process's.
     for world in worlds:
         for pipe in world.pipes:
             pipe.close()
@@ -473,3 +484,35 @@ def test_the_turns_of_the_daemons_end_by_the_clock_that_they_have() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(flooded()) > 0
+
+
+# The end.
+
+
+def test_an_api_that_ends_by_itself_is_an_error_and_ends_the_daemon(play: Play) -> None:
+    """With a status that has systemd start it again, and not as if it had been asked to stop."""
+
+    async def scenario(world: World) -> None:
+        closed = socket.socket(socket.AF_UNIX)
+        closed.close()
+        with pytest.raises(ServiceError, match="the log says why"):
+            async with asyncio.timeout(PATIENCE):
+                await world.shell.serve(FastAPI(), closed, never, "")
+        assert len(world.log.logged) == 1
+
+    play(scenario)
+
+
+def test_a_daemon_that_was_asked_to_stop_ends_in_order(play: Play, tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        listener = http.bind(tmp_path / "api.sock")
+        asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            await world.shell.serve(FastAPI(), listener, never, "")
+        assert world.log.logged == []
+
+    play(scenario)
+
+
+async def never() -> str:
+    raise AssertionError("nobody asked for a reload")

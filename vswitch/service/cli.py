@@ -55,14 +55,22 @@ def asking(socket: Path) -> Iterator[Client]:
 # -- verbs that both daemons have ------------------------------------------------------------------
 
 
-def check(config: Path, model: type[BaseModel], said: Callable[[Any], str], as_json: bool) -> None:
-    """Check a configuration file; `said` sums up a good one."""
+def check(
+    config: Path,
+    model: type[BaseModel],
+    said: Callable[[Any], str],
+    as_json: bool,
+    doubts: Callable[[Any], list[str]] = lambda loaded: [],
+) -> None:
+    """Check a configuration file; `said` sums up a good one, `doubts` finds what may be wrong."""
     from . import settings
 
     try:
         loaded = settings.load(config, model)
     except settings.SettingsError as error:
         fail(str(error))
+    for doubt in doubts(loaded):
+        print(f"warning: {config}: {doubt}", file=sys.stderr)
     if as_json:
         print_json(loaded.model_dump(mode="json", by_alias=True))
     else:
@@ -168,10 +176,10 @@ def print_reload(answer: dict[str, Any]) -> None:
 
 
 def run_daemon(main: Callable[[], Awaitable[None]], device_error: type[Exception]) -> None:
-    """Run a daemon; what is expected to go wrong at its start is printed and exits 1."""
+    """Run a daemon; what is expected to go wrong is printed and exits 1."""
     from . import daemon, http, settings
 
     try:
         daemon.run(main())
-    except (settings.SettingsError, http.ApiError, device_error) as error:
+    except (settings.SettingsError, http.ApiError, daemon.ServiceError, device_error) as error:
         fail(str(error))

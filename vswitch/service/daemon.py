@@ -37,6 +37,10 @@ DRAIN = 0.4
 """Seconds that requests under way have to be answered when the daemon stops."""
 
 
+class ServiceError(Exception):
+    """A part of the daemon ended without having been asked to; the log says why."""
+
+
 class Engine(Protocol):
     """What the shell needs of an engine."""
 
@@ -113,7 +117,10 @@ class Shell:
         reload: Callable[[], Awaitable[str]],
         status: str,
     ) -> None:
-        """Serve until a signal asks to stop. `reload` does its own logging and returns a status."""
+        """Serve until a signal asks to stop. `reload` does its own logging and returns a status.
+
+        Raises ServiceError where something ends by itself, such as the API.
+        """
         server = http.ApiServer(app)
         tasks = {
             asyncio.ensure_future(task)
@@ -139,7 +146,12 @@ class Shell:
         server.force_exit = True
         for task in late:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        errors = [error for error in ended if isinstance(error, Exception)]
+        for error in errors:
+            self._log.error("a part of the daemon has failed", exc_info=error)
+        if errors or not self._stop.is_set():
+            raise ServiceError("a part of the daemon ended by itself; the log says why")
 
     async def _measures(self) -> None:
         """Look from time to time at what may change: the underlay, and our own priority."""
@@ -218,7 +230,7 @@ async def operate(
 ) -> None:
     """Run a daemon from its configuration file until it is asked to stop.
 
-    Raises SettingsError, ApiError, and what `make` raises.
+    Raises SettingsError, ApiError, ServiceError, and what `make` raises.
     """
     config = settings.load(path, model)
     common = cast(Configuration, config)
