@@ -293,6 +293,8 @@ class Leases:
             known = self._current(segment, address, now)
             if known is not None and known.client == client and known.state is State.BOUND:
                 return address
+            if known is None and not self._has_room():
+                continue
             if self._is_free(known, client) and not taken(address):
                 return address
         return None if reserved is not None else self._search(segment, pool, client, now, taken)

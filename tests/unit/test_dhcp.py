@@ -235,6 +235,14 @@ def test_a_full_table_forgets_those_who_left_and_nothing_else(disk: Disk) -> Non
     assert len(world.slowpath.responder.leases) == 2
 
 
+def test_a_full_table_has_no_place_for_a_wish_either(disk: Disk) -> None:
+    world = World(leases=Leases(disk, capacity=2))
+    assert [Client(world, mac(n)).get() for n in (1, 2)] == POOL[:2]
+    assert Client(world, mac(3)).discover(("requested_addr", POOL[3])) is None
+    assert Client(world, RESERVED).discover() is None
+    assert len(world.slowpath.responder.leases) == 2
+
+
 def test_the_segment_that_keeps_most_forgets_first() -> None:
     leases, pool = Leases(capacity=10), Pool(4, ((FIRST, FIRST + 99),))
     for n in range(10):
