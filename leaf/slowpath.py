@@ -397,6 +397,23 @@ class SlowPath:
         self, reason: Reason, source: Vtep, packet: memoryview | bytes, now: float
     ) -> list[Send]:
         """Answer a packet by ICMP: the echo, or the error that `reason` stands for."""
+
+        def frame(segment: Segment, shared_mac: Mac) -> bytes | None:
+            if reason is Reason.GATEWAY:
+                return icmp.answer(segment, shared_mac, packet)
+            return icmp.error(reason, segment, shared_mac, packet)
+
+        return self._say_by_icmp(source, packet, now, frame)
+
+    def _say_by_icmp(
+        self,
+        source: Vtep,
+        packet: memoryview | bytes,
+        now: float,
+        frame: Callable[[Segment, Mac], bytes | None],
+    ) -> list[Send]:
+        """Send what `frame` makes, of a segment and its shared MAC, to the sender of a packet; it
+        may find that nothing may be said."""
         segment = self._router.segment_of(packet)
         if segment is None or source not in segment.vteps:
             # From another leaf, where no gateway address is, or from a vswitch that a reload has
@@ -406,16 +423,12 @@ class SlowPath:
         if self._icmp.enter(self._guest(source, packet), now) is not Entry.GRANTED:
             self.events["icmp_policed"] += 1
             return []
-        shared_mac = segment.vteps[source].shared_mac
-        if reason is Reason.GATEWAY:
-            frame = icmp.answer(segment, shared_mac, packet)
-        else:
-            frame = icmp.error(reason, segment, shared_mac, packet)
-        if frame is None:
+        said = frame(segment, segment.vteps[source].shared_mac)
+        if said is None:
             self.events["icmp_silent"] += 1
             return []
         self.events["icmp_sent"] += 1
-        return [Send(source, vxlan.header(segment.vni) + frame)]
+        return [Send(source, vxlan.header(segment.vni) + said)]
 
     def too_big(
         self, verdict: Verdict, source: Vtep, packets: Sequence[memoryview], room: int, now: float
@@ -426,19 +439,11 @@ class SlowPath:
         mtu, packet = room - VXLAN_LEN - ethernet.HEADER_LEN, packets[0]
         if self._fragments and pmtu.may_be_cut(packet[VXLAN_LEN:], mtu):
             return self._cut(verdict, source, packets, mtu, now)
-        segment = self._router.segment_of(packet)
-        if segment is None or source not in segment.vteps:
-            self.events["icmp_silent"] += 1
-            return []
-        if self._icmp.enter(self._guest(source, packet), now) is not Entry.GRANTED:
-            self.events["icmp_policed"] += 1
-            return []
-        frame = icmp.too_big(segment, segment.vteps[source].shared_mac, packet, mtu)
-        if frame is None:
-            self.events["icmp_silent"] += 1
-            return []
-        self.events["icmp_sent"] += 1
-        return [Send(source, vxlan.header(segment.vni) + frame)]
+
+        def frame(segment: Segment, shared_mac: Mac) -> bytes | None:
+            return icmp.too_big(segment, shared_mac, packet, mtu)
+
+        return self._say_by_icmp(source, packet, now, frame)
 
     def _cut(
         self, verdict: Verdict, source: Vtep, packets: Sequence[memoryview], mtu: int, now: float
