@@ -40,7 +40,8 @@ class Reason(StrEnum):
     NO_POOL = "no_pool"
     """This segment gives out no addresses of this family."""
     POLICED = "policed"
-    """Beyond the rate of its guest, or of what may be committed."""
+    """Beyond the rate of its guest, or it writes leases beyond that of its guest or of all; then
+    nothing was changed."""
     FAILED = "failed"
     """The lease could not be written; nothing was changed, and the client will ask again."""
     OFFERED = "offered"
@@ -60,10 +61,6 @@ class Reason(StrEnum):
     """Somebody else uses the address, it says: it is not given out for a while."""
     NOT_ITS_OWN = "not_its_own"
     """It releases or declines what it does not have: silence."""
-
-
-COMMITS = frozenset({dhcp.ASK, dhcp.RELEASE, dhcp.DECLINE})
-"""The kinds of message that may have the file of leases written."""
 
 
 class Answer(NamedTuple):

@@ -15,10 +15,6 @@ from .dhcp import Answer, Reason
 from .leases import Client, Lease, Leases, State, Taken
 from .topology import Segment, Service
 
-COMMITS = frozenset(
-    {dhcp6.REQUEST, dhcp6.RENEW, dhcp6.REBIND, dhcp6.RELEASE, dhcp6.DECLINE},
-)
-"""The kinds of message that may have the file of leases written."""
 _NAMES_SERVER = frozenset({dhcp6.REQUEST, dhcp6.RENEW, dhcp6.RELEASE, dhcp6.DECLINE})
 _NAMES_NO_SERVER = frozenset({dhcp6.SOLICIT, dhcp6.CONFIRM, dhcp6.REBIND})
 _OF_SERVERS = frozenset(

@@ -5,9 +5,10 @@
                              \\--time--> FREE    \\--declined--> DECLINED --time--> FREE
 
 An address has one record at most, so it cannot be given twice: a grant looks at the record, has the
-new one committed to the store, and only then changes the table; what could not be committed has not
-happened. An offer is only remembered, never stored: who comes back for an offer that a restart has
-forgotten gets the address if nobody else has it.
+new one committed to the store, and only then changes the table; what could not be committed, or may
+not be because its client has the store written too often, has not happened. An offer is only
+remembered, never stored: who comes back for an offer that a restart has forgotten gets the address
+if nobody else has it.
 
 The client is known by its MAC, which the vswitch guards, and not by the identifier that it says of
 itself: otherwise a guest could name its neighbour's and take over its lease.
@@ -86,6 +87,10 @@ class Store(Protocol):
         """Commit these records; they will survive when this returns. Raises where they do not."""
 
 
+class Refused(Exception):
+    """A write is beyond what its client may cause; nothing has changed."""
+
+
 class NoStore:
     """Keeps nothing: for tests, and as long as no segment leases addresses."""
 
@@ -154,6 +159,8 @@ class Grant(NamedTuple):
 
 
 Key = tuple[Vni, bytes]
+MayWrite = Callable[[Vni, Mac, float], bool]
+"""Says of a segment and a MAC in it whether the store may be written for it now."""
 Taken = Callable[[bytes], bool]
 """Says of an address whether somebody else is known to use it."""
 
@@ -162,6 +169,8 @@ class Leases:
     """All leases of a leaf."""
 
     def __init__(self, store: Store | None = None, capacity: int = MAX_LEASES) -> None:
+        self.may_write: MayWrite = lambda segment, mac, now: True
+        """Asked before each write, and only then: whoever limits writes sets it."""
         self._store: Store = NoStore() if store is None else store
         self._capacity = capacity
         self._by_address: dict[Key, Lease] = {}
@@ -232,8 +241,8 @@ class Leases:
     ) -> Grant | None:
         """Give `address` to a client, or give it longer; None where it cannot have it.
 
-        When this returns the lease has been committed. Raises what the store raises; then nothing
-        has changed.
+        When this returns the lease has been committed. Raises Refused, and what the store raises;
+        then nothing has changed.
         """
         if not pool.has(address, client):
             return None
@@ -254,27 +263,29 @@ class Leases:
             before = before._replace(state=State.FREE, expires=min(before.expires, now))
         else:
             before = None
-        self._store.write([lease] if before is None else [before, lease], now)
-        if before is not None:
-            self._put(before)
-        self._put(lease)
+        self._write([lease] if before is None else [before, lease], now)
         return Grant(lease, ended)
 
     def release(self, lease: Lease, now: float) -> None:
-        """End a lease; its address is kept for its client as long as there are others."""
-        self._end(lease._replace(state=State.FREE, expires=now), now)
+        """End a lease; its address is kept for its client as long as there are others. Raises as
+        `grant` does."""
+        self._write([lease._replace(state=State.FREE, expires=now)], now)
 
     def decline(self, lease: Lease, now: float) -> None:
-        """Take in that somebody else uses an address."""
+        """Take in that somebody else uses an address. Raises as `grant` does."""
         key = (lease.segment, lease.client.mac)
         if self._declined[key] >= MAX_DECLINED:
             self.release(lease, now)
             return
-        self._end(lease._replace(state=State.DECLINED, expires=now + DECLINED_FOR), now)
+        self._write([lease._replace(state=State.DECLINED, expires=now + DECLINED_FOR)], now)
 
-    def _end(self, lease: Lease, now: float) -> None:
-        self._store.write([lease], now)
-        self._put(lease)
+    def _write(self, leases: list[Lease], now: float) -> None:
+        """Commit records of one client, and only then enter them."""
+        if not self.may_write(leases[0].segment, leases[0].client.mac, now):
+            raise Refused
+        self._store.write(leases, now)
+        for lease in leases:
+            self._put(lease)
 
     def _choose(
         self,

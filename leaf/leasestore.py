@@ -3,9 +3,10 @@
 A write is one transaction in a write-ahead log that is synced before the call returns, so a kill -9
 or a power failure at any moment leaves either the old rows or the new ones, and what a client has
 been told is always in the file. A commit took 4 ms on the disk at hand (99th percentile 13 ms), and
-the event loop, forwarding included, waits for it; so the rate of messages that commit is limited
-(`slowpath.Limits`), and a request that is repeated commits nothing (`leases.FRESH`). A thread would
-spare the loop the wait, but the table then had a third state, told to nobody and not yet on disk.
+the event loop, forwarding included, waits for it; so the rate of commits is limited, in all and for
+one guest (`responder.py`), and a request that is repeated commits nothing (`leases.FRESH`). A
+thread would spare the loop the wait, but the table then had a third state, told to nobody and not
+yet on disk.
 
 The table of leases counts in a clock that never jumps but begins anew with the machine. So a row
 has its expiry in that clock, with the identity of the boot that the clock is of, and in wall-clock

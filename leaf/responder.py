@@ -2,24 +2,30 @@
 
 The counterpart of the relayer, for segments whose addresses the leaf gives out itself. A core
 without I/O, but for the leases, which their store commits before a promise is made. Guests are
-policed before they come here; what is policed here is how often, over all guests, the file of
-leases is written.
+policed before they come here. What is policed here is how often the file of leases is written: in
+all, and for one guest, so that none of them takes what all have to share. Only a write counts: a
+message that changes no lease, such as a request for another server's offer, delays nobody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from vswitch.service.policer import TokenBucket
+from vswitch.service.policer import Policer, TokenBucket
 from vswitch.wire import dhcp as wire_dhcp
 from vswitch.wire import dhcp6 as wire_dhcp6
 from vswitch.wire import ethernet
 from vswitch.wire.ethernet import Buffer, Mac
+from vswitch.wire.vxlan import Vni
 
 from . import dhcp, dhcp6
 from .dhcp import Answer, Reason
-from .leases import Leases, State, Taken
+from .leases import Leases, Refused, State, Taken
 from .topology import Segment, Service
+
+GUEST_COMMITS, GUEST_COMMITS_AT_ONCE = 1.0, 4.0
+"""Writes a second for one guest, and at once. One that starts takes one in each family, and two
+more for each address that it finds in use; then one in every half lease time."""
 
 
 class Responder:
@@ -28,11 +34,13 @@ class Responder:
     def __init__(
         self, leases: Leases, commit_rate: float, on_failure: Callable[[Exception], None]
     ) -> None:
-        """`commit_rate` is the messages a second that may have the leases written; as many may come
-        at once. `on_failure` is told why leases could not be written."""
+        """`commit_rate` is the writes of leases a second, over all guests; as many may come at
+        once. `on_failure` is told why leases could not be written."""
         self.leases = leases
         self.counts = dict.fromkeys(Reason, 0)
         self._commits = TokenBucket(commit_rate, commit_rate)
+        self._guest_commits = Policer(GUEST_COMMITS, GUEST_COMMITS_AT_ONCE)
+        leases.may_write = self._may_write
         self._on_failure = on_failure
 
     def answer(
@@ -76,17 +84,17 @@ class Responder:
         try:
             if frame[12] << 8 | frame[13] == ethernet.IPV4:
                 message = wire_dhcp.parse(frame)
-                if message is not None and not self._may_commit(message.kind in dhcp.COMMITS, now):
-                    return Answer(Reason.POLICED)
                 return dhcp.answer(segment, shared_mac, mac, message, leases, now, taken, mtu)
             message6 = wire_dhcp6.parse(frame)
-            if message6 is not None and not self._may_commit(message6.kind in dhcp6.COMMITS, now):
-                return Answer(Reason.POLICED)
             return dhcp6.answer(segment, shared_mac, mac, message6, leases, now, taken)
+        except Refused:
+            return Answer(Reason.POLICED)  # Like a failure: the client asks again.
         except Exception as error:
             # A full disk, most likely. Nothing has been promised, and the client asks again.
             self._on_failure(error)
             return Answer(Reason.FAILED)
 
-    def _may_commit(self, commits: bool, now: float) -> bool:
-        return not commits or self._commits.take(now)
+    def _may_write(self, segment: Vni, mac: Mac, now: float) -> bool:
+        """Say whether the leases of a guest may be written. It is known here by what its leases
+        know it by, wherever it is: whoever can forge that can do worse than use up its rate."""
+        return self._guest_commits.take((segment, mac), now) and self._commits.take(now)

@@ -93,9 +93,9 @@ class Limits(NamedTuple):
     guest_dhcp: float = 10.0
     """DHCP messages per guest; a client sends four, then two in every half lease time."""
     dhcp_commits: float = 25.0
-    """DHCP messages that may have the leases written, over all. Each holds the loop for the time of
-    a disk's sync, 4 ms where it was measured: a tenth of it. A rack whose guests all start at once
-    takes that much longer; their clients ask again."""
+    """Writes of the leases, over all; `responder.py` limits those of one guest. Each holds the loop
+    for the time of a disk's sync, 4 ms where it was measured: a tenth of it. A rack whose guests
+    all start at once takes that much longer; their clients ask again."""
     server_dhcp: float = 500.0
     """Messages of one DHCP server, where they are relayed; each that gives a lease makes a binding.
     A server answers a guest as often as it asks, so only one that fails sends more."""

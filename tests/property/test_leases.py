@@ -1,4 +1,5 @@
-"""Never one address for two clients: random clients, clocks, restarts, failing disks.
+"""Never one address for two clients: random clients, clocks, restarts, failing disks, and writes
+that are refused.
 
 The model is what clients have been told: an ACK counts until its lease is over or the client gives
 it back. A restart keeps what was committed and forgets the rest, offers above all.
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaf.leases import Client, Lease, Leases, Pool, State
+from leaf.leases import Client, Lease, Leases, Pool, Refused, State
 from tests.frames import mac, v4
 from vswitch.wire import dhcp, dhcp6, udp
 from vswitch.wire.ethernet import Mac
@@ -34,8 +35,10 @@ class Disk:
     def __init__(self) -> None:
         self.rows: dict[bytes, Lease] = {}
         self.fails = False
+        self.is_allowed = True
 
     def write(self, leases: Iterable[Lease], now: float) -> None:
+        assert self.is_allowed
         if self.fails:
             raise OSError("disk full")
         self.rows |= {lease.address: lease for lease in leases}
@@ -53,6 +56,7 @@ steps = st.lists(
                 "restart",
                 "reload",
                 "full",
+                "policed",
                 "taken",
             ]
         ),
@@ -71,13 +75,16 @@ def test_no_address_is_given_twice(
 ) -> None:
     disk, pool, now = Disk(), POOLS[0], 0.0
     leases = Leases(disk, capacity)
+    leases.may_write = lambda segment, mac, now: disk.is_allowed
     told: dict[Client, Lease] = {}
     others: set[bytes] = set()
 
     def ask(client: Client, address: bytes) -> None:
+        before = leases.all()
         try:
             grant = leases.grant(ONE, pool, client, address, LEASE_TIME, now, others.__contains__)
-        except OSError:
+        except (OSError, Refused):
+            assert leases.all() == before
             return
         if grant is None:
             return
@@ -106,10 +113,15 @@ def test_no_address_is_given_twice(
         elif verb in ("release", "decline") and client in told:
             held = leases.get(ONE, told[client].address)
             if held is not None and held.client == client and held.state is State.BOUND:
-                leases.release(held, now) if verb == "release" else leases.decline(held, now)
-                del told[client]
+                before = leases.all()
+                try:
+                    leases.release(held, now) if verb == "release" else leases.decline(held, now)
+                    del told[client]
+                except Refused:
+                    assert leases.all() == before
         elif verb == "restart":
             leases = Leases(capacity=capacity)
+            leases.may_write = lambda segment, mac, now: disk.is_allowed
             leases.restore(
                 disk,
                 [
@@ -119,6 +131,8 @@ def test_no_address_is_given_twice(
             )
         elif verb == "reload":
             pool = POOLS[number % len(POOLS)]
+        elif verb == "policed":
+            disk.is_allowed = not disk.is_allowed
         elif verb == "taken":
             others ^= {address}
         _check(leases, now)

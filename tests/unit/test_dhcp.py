@@ -535,15 +535,75 @@ def test_a_segment_without_a_pool_is_silent(world: World) -> None:
     assert world.punt(A, vxlan(SAME, message(mac(1), "discover"))) == []
 
 
-def test_a_flood_of_one_guest_is_policed_and_so_are_commits() -> None:
-    disk = Disk()
-    world = World(leases=Leases(disk), limits=Limits(guest_dhcp=4.0, dhcp_commits=6.0))
+# How much, and how often the file is written.
+
+
+def test_a_flood_of_one_guest_is_policed() -> None:
+    world = World(limits=Limits(guest_dhcp=4.0))
     for _ in range(10):
         Client(world, mac(1)).discover()
     assert counted(world, Reason.POLICED) == 6
-    for n in range(2, 20):
-        Client(world, mac(n)).renew(POOL[0])
-    assert counted(world, Reason.POLICED) == 6 + 12
+
+
+def test_writes_of_all_guests_are_policed(disk: Disk) -> None:
+    world = World(leases=Leases(disk), limits=Limits(dhcp_commits=2.0))
+    asked = [Client(world, mac(n)).select(POOL[n]) for n in range(4)]
+    assert [one is not None for one in asked] == [True, True, False, False]
+    assert counted(world, Reason.POLICED) == 2 and disk.commits == 2
+    # Half a second is as long as one write takes by this rate.
+    assert Client(world, mac(2)).select(POOL[2], 0.5) is not None
+    assert Client(world, mac(3)).select(POOL[3], 0.5) is None
+
+
+def test_requests_for_another_server_do_not_delay_others(disk: Disk) -> None:
+    world = World(leases=Leases(disk), limits=Limits(dhcp_commits=2.0))
+    for n in range(30):
+        assert Client(world, mac(1 + n % 3)).select(POOL[0], server="1.1.1.77") is None
+    assert counted(world, Reason.OTHER_SERVER) == 30
+    assert Client(world, mac(9)).get() == POOL[0]
+    assert counted(world, Reason.POLICED) == 0 and disk.commits == 1
+
+
+def test_what_is_refused_or_not_new_does_not_delay_others(disk: Disk) -> None:
+    world = World(leases=Leases(disk), limits=Limits(dhcp_commits=2.0))
+    owner, other = Client(world, mac(1)), Client(world, mac(2))
+    address = owner.get()
+    for _ in range(3):
+        refused = other.renew(address)
+        assert refused is not None and refused.kind == NAK
+        other.release(address)
+        other.decline(address)
+        assert owner.select(address) is not None
+    assert Client(world, mac(9)).get() == POOL[1]
+    assert counted(world, Reason.POLICED) == 0 and disk.commits == 2
+
+
+def test_one_guest_does_not_use_up_the_writes_of_all(disk: Disk) -> None:
+    world = World(leases=Leases(disk), limits=Limits(guest_dhcp=1000.0, dhcp_commits=10.0))
+    for n in range(50):
+        hog = Client(world, mac(1), (A, B)[n % 2])  # Another place is no other guest.
+        hog.select(POOL[n % 4])
+    # Of the others it had eleven of what it has already.
+    assert (disk.commits, counted(world, Reason.POLICED)) == (4, 35)
+    others = [Client(world, mac(n)).get() for n in range(2, 5)]
+    assert len(set(others)) == 3 and disk.commits == 7
+    # It goes on at one a second.
+    assert hog.release(POOL[3], 0.5) is None and disk.commits == 7
+    assert hog.release(POOL[3], 1.0) is None and disk.commits == 8
+    assert counted(world, Reason.RELEASED) == 1 and counted(world, Reason.POLICED) == 36
+
+
+@pytest.mark.parametrize("verb", ["select", "release", "decline"])
+def test_a_write_that_is_policed_changes_nothing(world: World, disk: Disk, verb: str) -> None:
+    client = Client(world, mac(1))
+    for address in POOL:
+        assert client.select(address) is not None
+    leases = world.slowpath.responder.leases
+    rows, records = dict(disk.rows), sorted(leases.all())
+    assert getattr(client, verb)(POOL[0] if verb == "select" else POOL[3]) is None
+    assert counted(world, Reason.POLICED) == 1 and counted(world, Reason.FAILED) == 0
+    assert disk.rows == rows and sorted(leases.all()) == records
+    assert bound(world, POOL[3]) == mac(1) and bound(world, POOL[0]) is None
 
 
 def test_every_outcome_is_one_of_the_closed_set(world: World) -> None:

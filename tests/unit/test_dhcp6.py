@@ -220,6 +220,36 @@ def test_a_leased_or_reserved_address_is_not_learnt_for_another_guest(world: Wor
         assert bound(world, address) == owner
 
 
+def test_requests_for_another_server_do_not_delay_others(world: World) -> None:
+    """Thirty are more than the leaf writes at once, for all guests together."""
+    other = s.DUID_LL(lladdr="02:00:00:00:00:99")
+    for n in range(30):
+        Client(world, 1 + n % 3).say(s.DHCP6_Request, ia(POOL[0]), server=other)
+    assert counted(world, Reason.OTHER_SERVER) == 30
+    assert Client(world, 9).get() == POOL[0]
+    assert counted(world, Reason.POLICED) == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [s.DHCP6_Request, s.DHCP6_Rebind, s.DHCP6_Release, s.DHCP6_Decline]
+)
+def test_a_write_that_is_policed_changes_nothing(world: World, kind: type[Packet]) -> None:
+    client, leases = Client(world, 1), world.slowpath.responder.leases
+    server = s.DUID_LL(lladdr=SHARED_MAC.hex(":"))
+    for address in (*POOL, POOL[0]):
+        assert client.say(s.DHCP6_Request, ia(address), server=server) is not None
+    records = sorted(leases.all())
+    gives = kind in (s.DHCP6_Request, s.DHCP6_Rebind)
+    named = None if kind is s.DHCP6_Rebind else server
+    assert client.say(kind, ia(POOL[1] if gives else POOL[0]), server=named) is None
+    assert counted(world, Reason.POLICED) == 1 and sorted(leases.all()) == records
+    assert bound(world, POOL[0]) == mac(1) and bound(world, POOL[1]) is None
+    # A second later there is room for one.
+    said = client.say(kind, ia(POOL[1] if gives else POOL[0]), server=named, now=1.0)
+    assert said is not None and counted(world, Reason.POLICED) == 1
+    assert bound(world, POOL[0]) is None
+
+
 @pytest.mark.parametrize(
     ("reason", "kind", "server"),
     [
