@@ -122,6 +122,16 @@ def test_what_must_not_be_cut_is_not() -> None:
     assert pmtu.fragments(bytes(HEAD / IP(options=b"\x01\x01\x01\x00") / Raw(b"x")), 1350) is None
 
 
+@pytest.mark.parametrize("flags", ["", "MF"])
+def test_a_fragment_that_ends_beyond_the_longest_packet_is_not_cut(flags: str) -> None:
+    """Its parts would be said to lie at the packet's beginning."""
+    last = (0xFFFF - 20 - 1408) // 8
+    parts = pmtu.fragments(ipv4(1400, flags=flags, frag=last), 600)
+    assert parts is not None and Ether(parts[-1])[IP].frag == last + 144
+    for offset in (last + 1, 0x1FFF):
+        assert pmtu.fragments(ipv4(1400, flags=flags, frag=offset), 600) is None
+
+
 def tcp_super_frame(payload: int, mss: int) -> tuple[bytes, bytes]:
     segment = TCP(sport=1, dport=2, seq=5, flags="A") / Raw(bytes(n % 251 for n in range(payload)))
     frame = bytes(HEAD / IP(src="10.0.0.1", dst="10.0.0.2", flags="DF") / segment)

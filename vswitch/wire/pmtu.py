@@ -17,6 +17,8 @@ FRAGMENTATION_NEEDED = 4
 _DONT_FRAGMENT, _MORE_FRAGMENTS = 0x4000, 0x2000
 MIN_IPV4_MTU = 68
 """RFC 791 section 3.2."""
+_MAX_IPV4_LEN = 0xFFFF
+"""Bytes of a whole packet, put together again: its length has 16 bits (RFC 791 section 3.1)."""
 
 
 def answer(frame: Buffer, mac: Mac, mtu: int, gateways: Iterable[bytes]) -> bytes | None:
@@ -59,11 +61,18 @@ def answer(frame: Buffer, mac: Mac, mtu: int, gateways: Iterable[bytes]) -> byte
 def may_be_cut(frame: Buffer, mtu: int) -> bool:
     """Say whether `fragments` can cut a frame. Not what is not IPv4, must not be cut, or has
     options (which would have to be sorted into those that go into every fragment and those that do
-    not)."""
+    not). Nor a fragment that ends beyond the longest packet there can be: no receiver can use it,
+    and the offsets of its parts would run over into the flags and begin anew at zero."""
     if frame[12] << 8 | frame[13] != ethernet.IPV4 or not ipv4.is_sound(frame[HEADER_LEN:]):
         return False
-    is_forbidden = (frame[HEADER_LEN + 6] << 8) & _DONT_FRAGMENT
-    return frame[HEADER_LEN] == 0x45 and not is_forbidden and mtu >= MIN_IPV4_MTU
+    total = frame[HEADER_LEN + 2] << 8 | frame[HEADER_LEN + 3]
+    flags = frame[HEADER_LEN + 6] << 8 | frame[HEADER_LEN + 7]
+    return (
+        frame[HEADER_LEN] == 0x45
+        and not flags & _DONT_FRAGMENT
+        and (flags & ipv4.OFFSET_MASK) * 8 + total <= _MAX_IPV4_LEN
+        and mtu >= MIN_IPV4_MTU
+    )
 
 
 def fragments(frame: Buffer, mtu: int) -> list[bytes] | None:
