@@ -562,10 +562,10 @@ class SlowPath:
         if held is not None:
             self.glean_counts[GleanOutcome.RESOLVED] += 1
             sends += self._release(held, now)
-        prober = self._conflicts.owner_is_alive(segment.vni, address, now)
-        if prober is not None and prober.mac != mac and prober.vtep in segment.vteps:
-            frame = gateway.in_use(segment.vteps[prober.vtep], address, prober.mac)
-            sends.append(self._say_to(segment, prober.vtep, address, "answers", frame))
+        for prober in self._conflicts.owner_is_alive(segment.vni, address, now):
+            if prober.mac != mac and prober.vtep in segment.vteps:
+                frame = gateway.in_use(segment.vteps[prober.vtep], address, prober.mac)
+                sends.append(self._say_to(segment, prober.vtep, address, "answers", frame))
         return sends
 
     def withdraw(self, segment: Segment, mac: Mac, vtep: Vtep, sequence: int | None = None) -> News:

@@ -271,6 +271,15 @@ def test_a_duplicate_is_reported_after_the_owner_has_answered(world: World) -> N
     assert world.punt(B, OWNER_ANSWERS, 10.6) == []
 
 
+def test_a_second_prober_does_not_take_the_first_ones_answer(world: World) -> None:
+    """A host of IPv6 asks only once, so the first would hold the address to be free."""
+    world.punt(A, PROBE, 10.0)
+    world.punt(C, vxlan(ONE, ns(None, mac(66), "::", H3.six.ip)), 10.001)
+    assert len(world.slowpath.tick(10.001)) == 1
+    sends = world.punt(B, OWNER_ANSWERS, 10.002)
+    assert [(send.vtep, sent(send)[:6]) for send in sends] == [(A, NEWCOMER), (C, mac(66))]
+
+
 def test_a_silent_owner_loses_its_address_without_a_word(world: World) -> None:
     world.punt(A, PROBE, 10.0)
     asked = [send for step in range(6) for send in world.slowpath.tick(10.0 + step)]
