@@ -57,7 +57,7 @@ class Engine:
         notice: Callable[[str], None] = lambda said: None,
     ) -> None:
         """`fragments`: IPv4 that does not fit and may be fragmented is, instead of being dropped.
-        `notice` is told what is configured and does not fit the underlay."""
+        `notice` is told of the underlay what does not fit it, configured or taken for granted."""
         self.router = Router(topology)
         bindings = Bindings(timers, max_bindings)
         self.slowpath = SlowPath(

@@ -7,7 +7,8 @@ no option for it. A guest of DHCP learns of a change when it next asks.
 
 What is configured wins, and `complaints` tells where it is more than what fits: somebody may know
 better, say of guests that send nothing long. On the way to another segment, whose tunnels may have
-less room, ICMP tells the sender.
+less room, ICMP tells the sender. A tunnel with less room than IPv6 takes for granted is another
+complaint: its guests cannot be told to send less.
 
 No I/O: the room of the tunnels is given.
 """
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from vswitch.wire.ethernet import HEADER_LEN
 from vswitch.wire.icmp6 import MIN_MTU
 from vswitch.wire.nd import Advertisement
-from vswitch.wire.pmtu import MIN_IPV4_MTU
+from vswitch.wire.pmtu import MIN_IPV4_MTU, complaint
 from vswitch.wire.vxlan import VXLAN_LEN, Vni, Vtep
 
 from .topology import Segment, Service
@@ -32,6 +33,8 @@ class Mtus:
         self._room: dict[Vtep, int] = {}
         self._fitting: dict[Vni, int] = {}
         self._complained: set[tuple[Vni, int]] = set()
+        self._narrow: set[Vtep] = set()
+        """The tunnels of which was said that they are too narrow for IPv6."""
         self._is_new = True
         self.set_segments(segments)
 
@@ -82,10 +85,25 @@ class Mtus:
         return fits if fits is not None and fits >= MIN_IPV4_MTU else None
 
     def complaints(self) -> list[str]:
-        """Return what is configured above what fits, once for each segment and value."""
+        """Return what is configured above what fits, once for each segment and value, and which
+        tunnels are too narrow for IPv6, once for each."""
         if not self._is_new:
             return []
         self._is_new = False
+        return self._complaints_of_tunnels() + self._complaints_of_segments()
+
+    def _complaints_of_tunnels(self) -> list[str]:
+        vteps = {vtep for segment in self._segments if segment.has_ipv6 for vtep in segment.vteps}
+        self._narrow &= vteps  # So the memory of it is bounded by the configuration.
+        found = {
+            vtep: said
+            for vtep in sorted(vteps & self._room.keys() - self._narrow)
+            if (said := complaint(vtep, self._room[vtep])) is not None
+        }
+        self._narrow |= found.keys()
+        return list(found.values())
+
+    def _complaints_of_segments(self) -> list[str]:
         found = {}
         for segment in self._segments:
             fits = self.fitting(segment.vni)

@@ -112,6 +112,8 @@ class Engine:
         self._shared_mac = shared_mac
         self._leaves = leaves
         self._gateways: dict[Vni, tuple[bytes, ...]] = {}
+        self._narrow: set[Vtep] = set()
+        """The leaves of whose tunnels was said that they are too narrow for IPv6."""
         self._fragments = fragments
         self._clock = clock
         self._log = log
@@ -351,8 +353,17 @@ class Engine:
         self.switch.set_gateways(vni, addresses)
 
     def measure(self) -> None:
-        """Look at the room on the way to the leaves, which may change at any time."""
+        """Look at the room on the way to the leaves, which may change at any time. Where a gateway
+        is of IPv6, it is said once of a leaf that its tunnel is too narrow for that."""
         self.tunnel.measure(self._leaves)
+        self._narrow &= set(self._leaves)
+        if all(len(one) == 4 for gateways in self._gateways.values() for one in gateways):
+            return
+        for leaf in self._leaves:
+            said = pmtu.complaint(leaf, self.tunnel.room.get(leaf, MAX_ROOM))
+            if said is not None and leaf not in self._narrow:
+                self._narrow.add(leaf)
+                self._log.warning(said)
 
     def set_miss(self, vni: Vni, miss: Miss) -> None:
         """Change what a unicast miss does in a segment."""

@@ -131,6 +131,29 @@ def test_a_reload_takes_effect_without_another_measurement(world: World) -> None
     assert solicited(world) == 1372 - HEADERS
 
 
+def test_a_tunnel_too_narrow_for_ipv6_is_told_once() -> None:
+    """Its guests would not believe a message that names less than 1280 bytes."""
+    made = mtus(None, {A: 1280 + HEADERS, B: 1279 + HEADERS, Vtep("192.0.2.200"): 600})
+    (said,) = made.complaints()
+    assert said.startswith(f"the tunnel to {B} takes 1279 bytes of IP")
+    assert said.endswith("to 1330 or more")
+    made.set_room({A: 1472, B: 1000})
+    assert made.complaints() == []
+    made.set_room({A: 1000, B: 1000})
+    (said,) = made.complaints()
+    assert f"to {A} " in said
+    made.set_segments([])
+    assert made.complaints() == []
+    made.set_segments(unconfigured().segments)
+    assert len(made.complaints()) == 2
+
+
+def test_without_ipv6_no_tunnel_is_too_narrow() -> None:
+    made = Mtus(topology().segments)
+    made.set_room({A: 100, B: 100})
+    assert [said for said in made.complaints() if "IPv6" in said] == []
+
+
 def mtus(configured: int | None, room: dict[Vtep, int]) -> Mtus:
     made = Mtus(unconfigured(configured).segments)
     made.set_room(room)
@@ -138,23 +161,23 @@ def mtus(configured: int | None, room: dict[Vtep, int]) -> Mtus:
 
 
 def test_what_is_configured_and_does_not_fit_is_told_once() -> None:
-    made = mtus(1300, ROOM)
+    made = mtus(1340, {**ROOM, C: 1352})
     (said,) = made.complaints()  # Of two places where it is said; elsewhere it fits.
-    assert said.startswith("segment 'one': mtu 1300 is more than the 1250 bytes")
+    assert said.startswith("segment 'one': mtu 1340 is more than the 1330 bytes")
     assert made.complaints() == []
-    made.set_room({**ROOM, C: 1200})
+    made.set_room({**ROOM, C: 1342})
     assert made.complaints() == []
-    made.set_segments(unconfigured(1310).segments)
+    made.set_segments(unconfigured(1345).segments)
     assert len(made.complaints()) == 1
     made.set_segments([])
     assert made.complaints() == []
-    made.set_segments(unconfigured(1310).segments)
+    made.set_segments(unconfigured(1345).segments)
     assert len(made.complaints()) == 1
 
 
-@pytest.mark.parametrize("configured", [None, 1250])
+@pytest.mark.parametrize("configured", [None, 1300])
 def test_there_is_no_complaint_about_what_fits(configured: int | None) -> None:
-    assert mtus(configured, ROOM).complaints() == []
+    assert mtus(configured, {**ROOM, C: 1322}).complaints() == []
     assert mtus(9000, {}).complaints() == []
 
 
@@ -187,5 +210,6 @@ def test_the_engine_tells_guests_and_the_log_what_it_measures() -> None:
     engine.measure()
     assert engine.deadline() == 10.0
     assert engine.slowpath.mtus.fitting(ONE) == 1250
-    (complaint,) = said
+    narrow, complaint = said
+    assert narrow.startswith(f"the tunnel to {C} takes 1250 bytes")
     assert complaint.startswith("segment 'same': mtu 1400 is more than the 1350 bytes")

@@ -12,12 +12,15 @@ from tests.frames import SHARED_MAC, mac, vxlan
 from tests.netsim.scenario import Rack
 from tests.netsim.test_scale import BIG, guest_mac, vswitch_with
 from tests.netsim.world import LEAF
+from tests.unit.engine_world import World
+from tests.unit.topology import BLUE, RED
+from tests.unit.topology import LEAF as LEAF_OF_ONE
 from vswitch.phy.port import PortId
 from vswitch.service.policer import Policer
 from vswitch.wire import pmtu, vnet
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.offload import Segmenter
-from vswitch.wire.vxlan import VXLAN_LEN
+from vswitch.wire.vxlan import VXLAN_LEN, Vtep
 
 GATEWAYS = (bytes((10, 255, 255, 254)), bytes.fromhex("20010db80001000000000000000000fe"))
 SHARED = Mac(SHARED_MAC)
@@ -170,6 +173,33 @@ def test_a_guest_is_told_by_its_vswitch_and_its_stream_goes_on() -> None:
     ports[0].emit(guest_mac(9) + guest_mac(1) + stream[12:], header)
     engine.pump_port(PortId(1))
     assert engine.events["too_big"] == 1
+
+
+@pytest.mark.parametrize(("vtep", "needs"), [("192.0.2.1", 1330), ("2001:db8::1", 1350)])
+def test_a_tunnel_is_too_narrow_for_ipv6_from_a_byte_less_on(vtep: str, needs: int) -> None:
+    """An underlay that takes `needs` bytes has room for what comes behind IP and UDP."""
+    room = needs - (48 if ":" in vtep else 28)
+    assert pmtu.complaint(Vtep(vtep), room) is None
+    said = pmtu.complaint(Vtep(vtep), room - 1)
+    assert said is not None and vtep in said and said.endswith(f"to {needs} or more")
+
+
+def test_a_vswitch_says_once_of_a_leaf_that_its_tunnel_is_too_narrow_for_ipv6() -> None:
+    world, other = World(), Vtep("192.0.2.99")
+    world.engine.tunnel.room[LEAF_OF_ONE] = 1000
+    world.engine.set_gateways(RED, GATEWAYS[:1])
+    world.engine.measure()
+    assert world.log.warnings() == []
+    world.engine.set_gateways(BLUE, GATEWAYS)
+    for _ in range(2):
+        world.engine.measure()
+    (said,) = world.log.warnings()
+    assert said.startswith(f"the tunnel to {LEAF_OF_ONE} takes 978 bytes")
+    world.engine.set_leaves((other,))
+    world.engine.measure()  # What is not known of the new one is not held against it.
+    world.engine.set_leaves((LEAF_OF_ONE,))
+    world.engine.measure()
+    assert len(world.log.warnings()) == 2
 
 
 def test_a_vswitch_may_cut_what_may_be_cut() -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import ethernet, icmp, icmp6, ipv4, ipv6
+from . import ethernet, icmp, icmp6, ipv4, ipv6, udp
 from .ethernet import HEADER_LEN, Buffer, Mac
+from .vxlan import VXLAN_LEN, Vtep
 
 FRAGMENTATION_NEEDED = 4
 """Code of "unreachable" (RFC 792)."""
@@ -56,6 +57,24 @@ def answer(frame: Buffer, mac: Mac, mtu: int, gateways: Iterable[bytes]) -> byte
     else:
         return None
     return ethernet.build(bytes(frame[6:12]), mac, ethertype, packet)
+
+
+def complaint(vtep: Vtep, room: int) -> str | None:
+    """Say of the tunnel to `vtep`, with `room` bytes for a packet with its VXLAN header, that it is
+    too narrow for IPv6; None where it is not.
+
+    Hosts take for granted that 1280 bytes get through (RFC 8200 section 5). What is a little
+    shorter vanishes for good, and no message of ours can make them send less.
+    """
+    fits = room - VXLAN_LEN - HEADER_LEN
+    if fits >= icmp6.MIN_MTU:
+        return None
+    outer = (ipv6.MIN_HEADER_LEN if ":" in vtep else ipv4.MIN_HEADER_LEN) + udp.HEADER_LEN
+    return (
+        f"the tunnel to {vtep} takes {fits} bytes of IP, and guests of IPv6 rely on"
+        f" {icmp6.MIN_MTU}: longer packets of theirs are lost, and they cannot be told; raise the"
+        f" MTU of the underlay on the way there to {outer + room + icmp6.MIN_MTU - fits} or more"
+    )
 
 
 def may_be_cut(frame: Buffer, mtu: int) -> bool:
