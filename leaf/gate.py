@@ -9,6 +9,9 @@ still finds room. Nothing is set apart: while nobody floods, all of the rate is 
 It holds while the floods of a vswitch have fewer MACs than `rate` / `SELDOM`, all together. Where
 its spoof guard is off, one guest can forge as many.
 
+What all guests of the leaf share is kept open in the same way (`Common`), there for segments: one
+tenant that floods with many guests does not use it up for another.
+
 Tables are bounded as the `Policer` is. No I/O; time is an argument.
 """
 
@@ -17,12 +20,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 from enum import Enum
 
-from vswitch.service.policer import Policer
-from vswitch.wire.vxlan import Vtep
+from vswitch.service.policer import Policer, TokenBucket
+from vswitch.wire.vxlan import Vni, Vtep
 
 SELDOM = 20.0
 """Packets a second of a guest, and at once, that count as little. A guest that starts says some ten
 for each family, and one that scans says hundreds."""
+LITTLE = 0.05
+"""The part of a rate that all share up to which a segment counts as one that uses little of it."""
 
 Guest = tuple[Vtep, Hashable]
 """The VTEP, and what tells the guests behind it apart."""
@@ -51,3 +56,18 @@ class Gate:
             return Entry.GUEST
         kept = 0.0 if self._seldom.take(guest, now) else 0.5
         return Entry.GRANTED if self._vteps.take(guest[0], now, kept=kept) else Entry.VTEP
+
+
+class Common:
+    """A rate that all share, the lower half of which is kept for segments that use little of it."""
+
+    def __init__(self, rate: float) -> None:
+        """`rate` a second; as many may come at once, and half of them where they are many of one
+        segment."""
+        self._all = TokenBucket(rate, rate)
+        self._little = Policer(LITTLE * rate, LITTLE * rate)
+
+    def take(self, segment: Vni, now: float, count: int = 1) -> bool:
+        """Let `count` events of a segment pass, or none."""
+        kept = 0.0 if self._little.take(segment, now, count) else 0.5
+        return self._all.take(now, count, kept)

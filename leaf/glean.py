@@ -2,26 +2,31 @@
 
 The segment's vswitches are asked by ARP, a bounded few packets are held meanwhile, and an address
 that nobody answers for is remembered as such for a while, so that a guest that scans the subnet
-does not make the leaf ask again and again (RFC 6820 section 7). Asking is rate limited as a whole.
+does not make the leaf ask again and again (RFC 6820 section 7). How often it asks, the caller says.
 
     absent --first packet--> ASKED --answer--> absent, held packets go on
                                \\--three questions unanswered--> NEGATIVE --time--> absent
 
-All tables are bounded; when one is full the packet is dropped and counted.
+All tables are bounded; when one is full the packet is dropped and counted. Places are shared by all
+tenants, so a segment may have as many as are free: one that scans gets half of them, and however
+many scan, those that do not find some.
+
 No I/O; time is an argument.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from vswitch.service.policer import TokenBucket
 from vswitch.wire.vxlan import Vni, Vtep
 
-MAX_ASKED = 1024
+MAX_ASKED = 2048
+"""Addresses that are asked for at a time; with what is held for them 13 MB. One segment alone has
+half of them."""
 MAX_NEGATIVE = 8192
 MAX_HELD = 3
 """Packets per address: RFC 1122 section 2.3.2.2 asks for one; a TCP handshake needs no more."""
@@ -48,9 +53,9 @@ class Outcome(StrEnum):
     NEGATIVE = "negative"
     """Nobody answered for this address a moment ago."""
     FULL = "full"
-    """Too many addresses are being asked for."""
+    """Too many addresses are being asked for, in this segment."""
     POLICED = "policed"
-    """Asking is beyond its rate, or beyond what one guest may have asked for."""
+    """Asking is beyond a rate: of all, or of what one guest may have asked for."""
     RESOLVED = "resolved"
     """An answer came; what was held goes on."""
     UNANSWERED = "unanswered"
@@ -88,11 +93,11 @@ class _Asked:
 class Gleaner:
     """The addresses that are being asked for."""
 
-    def __init__(self, rate: float = 500.0) -> None:
-        """`rate` is the number of new addresses asked for a second, over all segments."""
-        self._bucket = TokenBucket(rate, rate)
+    def __init__(self) -> None:
         self._asked: OrderedDict[Key, _Asked] = OrderedDict()
         """In order of `next`: an entry that is asked for again goes to the end."""
+        self._of_segment: Counter[Vni] = Counter()
+        """How many of these are of each segment."""
         self._negative: OrderedDict[Key, float] = OrderedDict()
 
     def __len__(self) -> int:
@@ -103,26 +108,30 @@ class Gleaner:
         """How many addresses are remembered as unanswered."""
         return len(self._negative)
 
-    def want(self, key: Key, now: float, held: Held | None = None) -> Outcome:
-        """A packet (or, without one, an ARP question) wants an address. ASKED: ask for it now."""
+    def want(
+        self,
+        key: Key,
+        now: float,
+        held: Held | None = None,
+        may_ask: Callable[[], bool] = lambda: True,
+    ) -> Outcome:
+        """A packet (or, without one, an ARP question) wants an address. ASKED: ask for it now.
+        `may_ask` says whether the rates allow that; it is called only where that decides."""
         asked = self._asked.get(key)
         if asked is not None:
             return self._hold(asked, held)
         until = self._negative.get(key)
         if until is not None and until > now:
             return Outcome.NEGATIVE
-        if len(self._asked) >= MAX_ASKED:
+        if self._of_segment[key[0]] >= MAX_ASKED - len(self._asked):
             return Outcome.FULL
-        if not self._bucket.take(now):
+        if not may_ask():
             return Outcome.POLICED
         self._negative.pop(key, None)
         asked = self._asked[key] = _Asked(now + INTERVAL)
+        self._of_segment[key[0]] += 1
         self._hold(asked, held)
         return Outcome.ASKED
-
-    def is_asking(self, key: Key) -> bool:
-        """Say whether an address is being asked for."""
-        return key in self._asked
 
     def is_negative(self, key: Key, now: float) -> bool:
         """Say whether nobody answered for an address a moment ago."""
@@ -139,8 +148,14 @@ class Gleaner:
     def resolved(self, key: Key) -> list[Held] | None:
         """The address has a binding: return what was held, or None where it was not asked for."""
         self._negative.pop(key, None)
-        asked = self._asked.pop(key, None)
-        return None if asked is None else asked.held
+        return self._leave(key).held if key in self._asked else None
+
+    def _leave(self, key: Key) -> _Asked:
+        """One place is free again."""
+        self._of_segment[key[0]] -= 1
+        if not self._of_segment[key[0]]:
+            del self._of_segment[key[0]]
+        return self._asked.pop(key)
 
     def due(self, now: float) -> Due:
         """Return what is to be asked again and what is given up; call it at `deadline`."""
@@ -155,7 +170,7 @@ class Gleaner:
                 self._asked.move_to_end(key)
                 due.ask.append(key)
                 continue
-            del self._asked[key]
+            self._leave(key)
             self._negative[key] = now + NEGATIVE_FOR
             self._negative.move_to_end(key)
             while len(self._negative) > MAX_NEGATIVE:

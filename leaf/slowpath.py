@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from vswitch.service.policer import Policer, TokenBucket
+from vswitch.service.policer import Policer
 from vswitch.wire import arp, ethernet, ipv4, ipv6, nd, pmtu, vxlan
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.neighbour import Message
@@ -31,7 +31,7 @@ from . import neighbour as rules
 from .advertise import Advertiser, last_words
 from .bindings import Binding, Bindings, News, Outcome, State
 from .conflict import Conflicts
-from .gate import Entry, Gate, Guest
+from .gate import Common, Entry, Gate, Guest
 from .glean import QUESTIONS, Failed, Gleaner, Held, Key
 from .glean import Outcome as GleanOutcome
 from .leases import Lease, Leases
@@ -81,7 +81,8 @@ class Limits(NamedTuple):
     icmp: float = 500.0
     """ICMP answers and errors per VTEP; a guest has as many of them as `guest_punts`."""
     gleans: float = 500.0
-    """New addresses asked for, over all; and no more questions than `questions`."""
+    """New addresses asked for, over all; and no more questions than `questions`. Of both, half is
+    kept for segments that ask for little (`gate.py`)."""
     multicast: float = 1000.0
     """Packets to replicate, per segment, before they are copied."""
     guest_punts: float = 200.0
@@ -89,7 +90,7 @@ class Limits(NamedTuple):
     for those that say little (`gate.py`)."""
     guest_gleans: float = 50.0
     """New addresses that one guest may have asked for; each keeps a place for three seconds, so
-    that one that scans takes a seventh of the table."""
+    that one that scans takes a seventh of what its segment may have."""
     guest_dhcp: float = 10.0
     """DHCP messages per guest; a client sends four, then two in every half lease time."""
     dhcp_commits: float = 25.0
@@ -141,7 +142,7 @@ class SlowPath:
         """`on_failure` is told of what a packet made us raise, before that is counted.
         `fragments`: IPv4 that does not fit and may be fragmented is, instead of being dropped."""
         self.bindings = bindings
-        self.gleaner = Gleaner(limits.gleans)
+        self.gleaner = Gleaner()
         self.arp_counts = dict.fromkeys(rules.Reason, 0)
         self.nd_counts = dict.fromkeys(rules.Reason, 0)
         self.binding_counts = dict.fromkeys(Outcome, 0)
@@ -160,8 +161,9 @@ class SlowPath:
         self._icmp = Gate(limits.icmp, limits.guest_punts)
         self._cuts = Policer(limits.punts, limits.punts)
         self._fragments = fragments
+        self._gleans = Common(limits.gleans)
         self._guest_gleans = Policer(limits.guest_gleans, limits.guest_gleans)
-        self._questions = TokenBucket(limits.questions, limits.questions)
+        self._questions = Common(limits.questions)
         self._guest_questions = Policer(limits.questions / 10, limits.questions / 10)
         self._guest_dhcp = Policer(limits.guest_dhcp, limits.guest_dhcp)
         self._on_failure = on_failure
@@ -482,11 +484,8 @@ class SlowPath:
     def _want(
         self, key: Key, source: Vtep, packet: memoryview | bytes, held: Held | None, now: float
     ) -> list[Send]:
-        is_new = not (self.gleaner.is_asking(key) or self.gleaner.is_negative(key, now))
-        if is_new and not self._may_ask(key, self._guest(source, packet), now):
-            self.glean_counts[GleanOutcome.POLICED] += 1
-            return []
-        outcome = self.gleaner.want(key, now, held)
+        guest = self._guest(source, packet)
+        outcome = self.gleaner.want(key, now, held, lambda: self._may_ask(key, guest, now))
         self.glean_counts[outcome] += 1
         return self._ask_segment(key) if outcome is GleanOutcome.ASKED else []
 
@@ -498,7 +497,8 @@ class SlowPath:
         return (
             self._guest_gleans.take(guest, now)
             and self._guest_questions.take(guest, now, questions)
-            and self._questions.take(now, questions)
+            and self._gleans.take(key[0], now)
+            and self._questions.take(key[0], now, questions)
         )
 
     def _ask_segment(self, key: Key) -> list[Send]:

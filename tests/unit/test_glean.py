@@ -22,8 +22,8 @@ from vswitch.wire.vxlan import Vni, Vtep
 A = Vtep("192.0.2.11")
 
 
-def key(number: int) -> Key:
-    return (Vni(10), number.to_bytes(4, "big"))
+def key(number: int, segment: int = 10) -> Key:
+    return (Vni(segment), number.to_bytes(4, "big"))
 
 
 def held(number: int, length: int = 60) -> Held:
@@ -35,7 +35,7 @@ K, L = key(1), key(2)
 
 @pytest.fixture
 def gleaner() -> Gleaner:
-    return Gleaner(rate=1e6)
+    return Gleaner()
 
 
 def test_the_first_packet_asks_and_later_ones_wait_with_it(gleaner: Gleaner) -> None:
@@ -140,35 +140,61 @@ def test_an_address_that_is_asked_for_is_not_negative(gleaner: Gleaner) -> None:
     assert not gleaner.is_negative(K, 10.0)
 
 
-def test_asking_is_limited_as_a_whole() -> None:
-    gleaner = Gleaner(rate=10.0)
-    outcomes = [gleaner.want(key(number), 10.0, held(1)) for number in range(15)]
-    assert outcomes == [Outcome.ASKED] * 10 + [Outcome.POLICED] * 5
-    assert gleaner.want(key(20), 10.5, held(1)) is Outcome.ASKED
-    # What is asked for already needs no new question.
-    assert gleaner.want(key(0), 10.5, held(2)) is Outcome.HELD
-
-
-def test_what_was_policed_left_nothing_behind() -> None:
-    gleaner = Gleaner(rate=1.0)
+def test_what_was_policed_left_nothing_behind(gleaner: Gleaner) -> None:
     gleaner.want(K, 10.0)
-    assert gleaner.want(L, 10.0, held(1)) is Outcome.POLICED
+    assert gleaner.want(L, 10.0, held(1), lambda: False) is Outcome.POLICED
     assert gleaner.resolved(L) is None
     assert len(gleaner) == 1
 
 
-def test_so_many_addresses_are_asked_for_and_no_more(gleaner: Gleaner) -> None:
-    for number in range(MAX_ASKED):
+def test_a_rate_is_used_only_where_an_address_would_be_asked_for(gleaner: Gleaner) -> None:
+    def never() -> bool:
+        raise AssertionError
+
+    since = give_up(gleaner, 10.0, K)
+    for number in range(SHARE):
+        gleaner.want(key(100 + number), since)
+    assert gleaner.want(K, since, held(1), never) is Outcome.NEGATIVE
+    assert gleaner.want(key(100), since, held(1), never) is Outcome.HELD
+    assert gleaner.want(L, since, held(1), never) is Outcome.FULL
+
+
+SHARE = MAX_ASKED // 2
+"""As many may be asked for in one segment, if it is the only one."""
+
+
+def test_so_many_addresses_are_asked_for_in_a_segment_and_no_more(gleaner: Gleaner) -> None:
+    for number in range(SHARE):
         assert gleaner.want(key(number), 10.0) is Outcome.ASKED
-    assert gleaner.want(key(MAX_ASKED), 10.0, held(1)) is Outcome.FULL
+    assert gleaner.want(key(SHARE), 10.0, held(1)) is Outcome.FULL
     gleaner.resolved(key(0))
-    assert gleaner.want(key(MAX_ASKED), 10.0, held(1)) is Outcome.ASKED
+    assert gleaner.want(key(SHARE), 10.0, held(1)) is Outcome.ASKED
+    for step in (1, 2, 3):
+        gleaner.due(10.0 + step)
+    assert len(gleaner) == 0 and not gleaner._of_segment
+
+
+def test_one_segment_leaves_places_for_others(gleaner: Gleaner) -> None:
+    segments = range(20)
+    for segment in segments:
+        for number in range(MAX_ASKED):
+            gleaner.want(key(number, segment), 10.0)
+    assert len(gleaner) <= MAX_ASKED
+    assert gleaner._of_segment[Vni(0)] == SHARE
+    assert gleaner._of_segment[Vni(1)] == SHARE // 2
+    # Where three scan at the same time, all have the same, and there is as much again.
+    gleaner = Gleaner()
+    for number in range(MAX_ASKED):
+        for segment in range(3):
+            gleaner.want(key(number, segment), 10.0)
+    assert [gleaner._of_segment[Vni(segment)] for segment in range(3)] == [MAX_ASKED // 4] * 3
+    assert gleaner.want(key(1, 9), 10.0) is Outcome.ASKED
 
 
 def test_so_many_are_remembered_as_unanswered_and_the_oldest_goes_first(gleaner: Gleaner) -> None:
     now, asked = 10.0, 0
     while asked <= MAX_NEGATIVE:
-        batch = [key(number) for number in range(asked, min(asked + MAX_ASKED, MAX_NEGATIVE + 1))]
+        batch = [key(number) for number in range(asked, min(asked + SHARE, MAX_NEGATIVE + 1))]
         now = give_up(gleaner, now, *batch)
         asked += len(batch)
     assert gleaner.negative == MAX_NEGATIVE

@@ -344,12 +344,29 @@ def test_a_guest_that_comes_late_ends_the_negative_time(world: World) -> None:
 
 
 def test_gleaning_is_limited() -> None:
-    world = World(H1, limits=Limits(gleans=5.0))
+    world = World(H1, limits=Limits(gleans=10.0))
     asked = [
         len(questions(world.punt(A, to_gateway(H1, f"1.1.1.{100 + n}"), 10.0))) for n in range(8)
     ]
     assert asked == [3] * 5 + [0] * 3
     assert world.slowpath.glean_counts[GleanOutcome.POLICED] == 3
+    # What is asked for already needs no new question; and half a second brings five more.
+    assert world.punt(A, to_gateway(H1, "1.1.1.100"), 10.0) == []
+    assert world.slowpath.glean_counts[GleanOutcome.HELD] == 1
+    assert len(questions(world.punt(A, to_gateway(H1, "1.1.1.107"), 10.5))) == 3
+
+
+@pytest.mark.parametrize("limits", [Limits(gleans=40.0), Limits(questions=200.0)])
+def test_one_tenants_scan_leaves_room_for_another(limits: Limits) -> None:
+    """X1 is the other tenant's; sixteen MACs of ONE ask for 120 addresses as often as they can."""
+    world = World(X1, limits=limits)
+    flood = [to_gateway(one_of(number), f"1.1.1.{number + 100}") for number in range(120)]
+    for second in range(4):
+        now = 10.0 + second
+        world.slowpath.tick(now)
+        assert sum(len(questions(world.punt(A, packet, now))) for packet in flood) > 30
+        (one, two) = questions(world.punt(B, to_gateway(X1, f"1.1.1.{100 + second}"), now))
+        assert {one[0], two[0]} == {A, B}
 
 
 def on_many_vswitches(limits: Limits) -> World:
@@ -378,7 +395,7 @@ def test_questions_are_limited_whatever_the_number_of_vswitches() -> None:
     assert asked_for(world, *scan(H1), now=10.0) == 2 * 200 * 3
     # What one guest may cause, another may too.
     assert asked_for(world, to_gateway(H2, "1.1.1.200"), now=13.0) == 200 * 3
-    world = on_many_vswitches(Limits(questions=1800.0))
+    world = on_many_vswitches(Limits(questions=3600.0))
     sixteen = [packet for number in range(16) for packet in scan(one_of(number))[number:]]
     assert asked_for(world, *sixteen, now=10.0) == 3 * 200 * 3
 

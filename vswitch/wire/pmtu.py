@@ -63,8 +63,8 @@ def complaint(vtep: Vtep, room: int) -> str | None:
     """Say of the tunnel to `vtep`, with `room` bytes for a packet with its VXLAN header, that it is
     too narrow for IPv6; None where it is not.
 
-    Hosts take for granted that 1280 bytes get through (RFC 8200 section 5). What is a little
-    shorter vanishes for good, and no message of ours can make them send less.
+    Hosts take for granted that 1280 bytes get through (RFC 8200 section 5), and no message of ours
+    can make them send less: what is longer than the tunnel takes vanishes.
     """
     fits = room - VXLAN_LEN - HEADER_LEN
     if fits >= icmp6.MIN_MTU:
