@@ -7,10 +7,12 @@ A binding is (segment, IP) -> (MAC, VTEP). It is learnt from ARP that the caller
 configured. News of a known MAC from another VTEP moves *all* bindings of that MAC at once: a guest
 moves as a whole, whichever of its addresses it happened to speak of, and a RARP names none.
 
-Each MAC has a sequence, counted up by every move. News that carries a sequence of its own (from the
-API, later from other leaves) changes nothing where it is older, even after the MAC has gone: a late
-withdrawal must not delete newer state, and a late announcement must not bring back what has left.
-News from the guest itself (ARP, RARP) carries none and counts as the newest.
+Each MAC has a sequence, that of the newest news which carried one (from the API, later from other
+leaves). Such news changes nothing where it is older, even after the MAC has gone: a late withdrawal
+must not delete newer state, and a late announcement must not bring back what has left. News from
+the guest itself (ARP, RARP) carries none and counts as the newest: where it moves the MAC, the
+sequence is one more than was last said. It is that however often the guest moves by itself, or the
+guest could outrun whoever counts, whose next word would be taken for an old one.
 
 A silent binding is asked by unicast ARP before it is forgotten. Configured bindings are never
 forgotten, but they move like others.
@@ -84,12 +86,15 @@ class Binding:
     vtep: Vtep
     state: State
     sequence: int
+    """Of its MAC; older news changes nothing."""
     heard: float
     """When it last proved to be there."""
     probes: int = 0
     """Unanswered so far."""
     due: float = math.inf
     """When to look at it again; only the heap entry with this time counts."""
+    has_moved: bool = False
+    """The sequence was counted up by the guest's own move, and not said."""
 
 
 class News(NamedTuple):
@@ -117,6 +122,13 @@ class Timers(NamedTuple):
     """As many unanswered probes end a binding (MAX_UNICAST_SOLICIT of RFC 4861)."""
 
 
+class _Newest(NamedTuple):
+    """How new what is known of a MAC is; the fields are those of its bindings."""
+
+    sequence: int
+    has_moved: bool = False
+
+
 DEFAULT_TIMERS = Timers()
 Key = tuple[Vni, bytes]
 
@@ -131,7 +143,7 @@ class Bindings:
         self._by_mac: dict[tuple[Vni, Mac], dict[bytes, Binding]] = {}
         self._at: dict[Vni, Counter[Vtep]] = {}
         """How many bindings of a segment are behind each VTEP."""
-        self._departed: OrderedDict[tuple[Vni, Mac], int] = OrderedDict()
+        self._departed: OrderedDict[tuple[Vni, Mac], _Newest] = OrderedDict()
         self._due: list[tuple[float, Key]] = []
         """A heap. An entry may be too early, since hearing from a binding does not touch it; it is
         then put back with its true time."""
@@ -213,8 +225,8 @@ class Bindings:
         """Take in that `mac` has left `vtep`. One that is elsewhere by now stays."""
         own = self._by_mac.get((segment, mac))
         if own is None:
-            if sequence is not None:
-                self._remember(segment, mac, max(sequence, self._newest(segment, mac)))
+            if sequence is not None and not self._is_stale(segment, mac, sequence):
+                self._remember(segment, mac, _Newest(sequence))
             return News(Outcome.UNKNOWN, [])
         first = next(iter(own.values()))
         if first.vtep != vtep or self._is_stale(segment, mac, sequence):
@@ -223,7 +235,7 @@ class Bindings:
         for binding in gone:
             self._remove(binding)
         if sequence is not None:
-            self._remember(segment, mac, sequence)
+            self._remember(segment, mac, _Newest(sequence))
         return News(Outcome.WITHDRAWN, gone)
 
     def forget(self, binding: Binding) -> None:
@@ -288,13 +300,14 @@ class Bindings:
     # -- tables --------------------------------------------------------------------------------
 
     def _is_stale(self, segment: Vni, mac: Mac, sequence: int | None) -> bool:
-        return sequence is not None and sequence < self._newest(segment, mac)
+        return sequence is not None and sequence < self._newest(segment, mac).sequence
 
-    def _newest(self, segment: Vni, mac: Mac) -> int:
+    def _newest(self, segment: Vni, mac: Mac) -> _Newest:
         own = self._by_mac.get((segment, mac))
         if own:
-            return next(iter(own.values())).sequence
-        return self._departed.get((segment, mac), 0)
+            first = next(iter(own.values()))
+            return _Newest(first.sequence, first.has_moved)
+        return self._departed.get((segment, mac), _Newest(0))
 
     def _move(
         self, segment: Vni, mac: Mac, vtep: Vtep, now: float, sequence: int | None
@@ -303,12 +316,12 @@ class Bindings:
         own = self._by_mac.get((segment, mac), {})
         moved = [binding for binding in own.values() if binding.vtep != vtep]
         newest = self._newest(segment, mac)
-        if moved:
-            newest = newest + 1 if sequence is None else sequence
-        elif sequence is not None:
-            newest = sequence
+        if sequence is not None:
+            newest = _Newest(sequence)
+        elif moved and not newest.has_moved:
+            newest = _Newest(newest.sequence + 1, has_moved=True)
         for binding in own.values():
-            binding.sequence = newest
+            binding.sequence, binding.has_moved = newest
         for binding in moved:
             self._leave(binding)
             binding.vtep = vtep
@@ -328,9 +341,10 @@ class Bindings:
         sequence: int | None,
         configured: bool,
     ) -> Binding:
-        newest = self._newest(segment, mac) if sequence is None else sequence
+        newest = self._newest(segment, mac) if sequence is None else _Newest(sequence)
         state = State.CONFIGURED if configured else State.REACHABLE
-        binding = Binding(segment, address, mac, vtep, state, newest, now)
+        binding = Binding(segment, address, mac, vtep, state, newest.sequence, now)
+        binding.has_moved = newest.has_moved
         self._by_address[segment, address] = binding
         self._at.setdefault(segment, Counter())[vtep] += 1
         self._by_mac.setdefault((segment, mac), {})[address] = binding
@@ -347,7 +361,8 @@ class Bindings:
         del own[binding.address]
         if not own:
             del self._by_mac[key]
-            self._remember(binding.segment, binding.mac, binding.sequence)
+            newest = _Newest(binding.sequence, binding.has_moved)
+            self._remember(binding.segment, binding.mac, newest)
 
     def _leave(self, binding: Binding) -> None:
         """One binding less behind its VTEP."""
@@ -358,9 +373,9 @@ class Bindings:
             if not there:
                 del self._at[binding.segment]
 
-    def _remember(self, segment: Vni, mac: Mac, sequence: int) -> None:
+    def _remember(self, segment: Vni, mac: Mac, newest: _Newest) -> None:
         """Keep the sequence of a MAC that has no bindings."""
-        self._departed[segment, mac] = sequence
+        self._departed[segment, mac] = newest
         self._departed.move_to_end((segment, mac))
         while len(self._departed) > MAX_REMEMBERED:
             self._departed.popitem(last=False)

@@ -314,8 +314,8 @@ def consistent(bindings: Bindings, router: Router, topology_: Topology) -> None:
         assert bindings.get(binding.segment, binding.address) is binding
         own = bindings.of_mac(binding.segment, binding.mac)
         assert any(one is binding for one in own)
-        assert {(one.mac, one.vtep, one.sequence) for one in own} == {
-            (binding.mac, binding.vtep, binding.sequence)
+        assert {(one.mac, one.vtep, one.sequence, one.has_moved) for one in own} == {
+            (binding.mac, binding.vtep, binding.sequence, binding.has_moved)
         }
     # No index knows more than the other: every MAC's bindings are found by their addresses.
     assert sum(len(own) for own in bindings._by_mac.values()) == len(every)

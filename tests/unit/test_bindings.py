@@ -111,11 +111,11 @@ def test_a_rarp_of_an_unknown_mac_is_no_binding(bindings: Bindings) -> None:
     assert len(bindings) == 0
 
 
-def test_every_move_counts_the_sequence_up(bindings: Bindings) -> None:
+def test_a_guests_own_moves_count_the_sequence_up_once(bindings: Bindings) -> None:
     bindings.learn(RED, ONE, M, A, 0.0)
-    for count, vtep in enumerate((B, A, C, A), 1):
-        bindings.learn(RED, ONE, M, vtep, float(count))
-        assert bindings.all()[0].sequence == count
+    for vtep in (B, A, C, A):
+        assert bindings.learn(RED, ONE, M, vtep, 1.0).outcome is Outcome.MOVED
+        assert bindings.all()[0].sequence == 1
 
 
 # An address that changes hands.
@@ -243,6 +243,36 @@ def test_the_guests_own_word_counts_as_the_newest(bindings: Bindings) -> None:
     assert bindings.learn(RED, ONE, M, B, 6.0).outcome is Outcome.MOVED
     assert bindings.learn(RED, ONE, M, A, 7.0, sequence=8).outcome is Outcome.STALE
     assert bindings.learn(RED, ONE, M, A, 7.0, sequence=9).outcome is Outcome.MOVED
+
+
+def wander(bindings: Bindings) -> None:
+    """Have M move by itself, by ARP and RARP, and end at B."""
+    for _ in range(20):
+        bindings.learn(RED, ONE, M, B, 6.0)
+        bindings.learn(RED, TWO, M, A, 6.0)
+        bindings.arrived(RED, M, B, 6.0)
+
+
+def test_a_guest_that_moves_by_itself_does_not_outrun_whoever_counts(bindings: Bindings) -> None:
+    bindings.learn(RED, ONE, M, A, 5.0, sequence=8)
+    for sequence in (9, 10, 11):
+        wander(bindings)
+        assert bindings.learn(RED, ONE, M, C, 7.0, sequence=sequence - 1).outcome is Outcome.STALE
+        assert bindings.learn(RED, ONE, M, C, 7.0, sequence=sequence).outcome is Outcome.MOVED
+        assert {(one.vtep, one.sequence) for one in bindings.all()} == {(C, sequence)}
+    wander(bindings)
+    assert bindings.withdraw(RED, M, B, sequence=12).outcome is Outcome.WITHDRAWN
+
+
+def test_nor_does_one_that_goes_and_comes_back_in_between(bindings: Bindings) -> None:
+    bindings.learn(RED, ONE, M, A, 5.0, sequence=8)
+    for _ in range(5):
+        wander(bindings)
+        for binding in bindings.of_mac(RED, M):
+            bindings.forget(binding)
+        bindings.learn(RED, ONE, M, A, 6.5)
+    assert bindings.learn(RED, ONE, M, C, 7.0, sequence=8).outcome is Outcome.STALE
+    assert bindings.learn(RED, ONE, M, C, 7.0, sequence=9).outcome is Outcome.MOVED
 
 
 @pytest.mark.parametrize("sequence", [None, 8])
