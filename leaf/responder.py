@@ -3,15 +3,16 @@
 The counterpart of the relayer, for segments whose addresses the leaf gives out itself. A core
 without I/O, but for the leases, which their store commits before a promise is made. Guests are
 policed before they come here. What is policed here is how often the file of leases is written: in
-all, and for one guest, so that none of them takes what all have to share. Only a write counts: a
-message that changes no lease, such as a request for another server's offer, delays nobody.
+all, with a part kept for segments that seldom have it written, and for one guest, so that none of
+them takes what all have to share. Only a write counts: a message that changes no lease, such as a
+request for another server's offer, delays nobody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from vswitch.service.policer import Policer, TokenBucket
+from vswitch.service.policer import Policer
 from vswitch.wire import dhcp as wire_dhcp
 from vswitch.wire import dhcp6 as wire_dhcp6
 from vswitch.wire import ethernet
@@ -20,6 +21,7 @@ from vswitch.wire.vxlan import Vni
 
 from . import dhcp, dhcp6
 from .dhcp import Answer, Reason
+from .gate import Common
 from .leases import Leases, Refused, State, Taken
 from .topology import Segment, Service
 
@@ -34,11 +36,11 @@ class Responder:
     def __init__(
         self, leases: Leases, commit_rate: float, on_failure: Callable[[Exception], None]
     ) -> None:
-        """`commit_rate` is the writes of leases a second, over all guests; as many may come at
-        once. `on_failure` is told why leases could not be written."""
+        """`commit_rate` is the writes of leases a second, over all guests (`gate.Common`).
+        `on_failure` is told why leases could not be written."""
         self.leases = leases
         self.counts = dict.fromkeys(Reason, 0)
-        self._commits = TokenBucket(commit_rate, commit_rate)
+        self._commits = Common(commit_rate)
         self._guest_commits = Policer(GUEST_COMMITS, GUEST_COMMITS_AT_ONCE)
         leases.may_write = self._may_write
         self._on_failure = on_failure
@@ -97,4 +99,4 @@ class Responder:
     def _may_write(self, segment: Vni, mac: Mac, now: float) -> bool:
         """Say whether the leases of a guest may be written. It is known here by what its leases
         know it by, wherever it is: whoever can forge that can do worse than use up its rate."""
-        return self._guest_commits.take((segment, mac), now) and self._commits.take(now)
+        return self._guest_commits.take((segment, mac), now) and self._commits.take(segment, now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 from scapy.layers.dhcp import DHCP
@@ -16,9 +17,10 @@ from leaf.dhcp import Reason
 from leaf.leases import Client as LeaseClient
 from leaf.leases import Lease, Leases, Pool, State
 from leaf.slowpath import Limits
+from leaf.topology import Service
 from tests.frames import BROADCAST, SHARED_MAC, arp, mac, v4, vxlan
 from tests.unit.dhcp_client import ACK, GATEWAY, NAK, OFFER, XID, Client, message
-from tests.unit.leaf_world import LEASE_TIME, ONE, RESERVED, SAME, TWO, A, B, World
+from tests.unit.leaf_world import LEASE_TIME, ONE, RESERVED, SAME, TWO, A, B, World, rebuilt
 from vswitch.wire import dhcp as wire
 from vswitch.wire.ethernet import Mac
 
@@ -546,17 +548,38 @@ def test_a_flood_of_one_guest_is_policed() -> None:
 
 
 def test_writes_of_all_guests_are_policed(disk: Disk) -> None:
-    world = World(leases=Leases(disk), limits=Limits(dhcp_commits=2.0))
+    """Half of the rate is kept for segments that seldom have the file written."""
+    world = World(leases=Leases(disk), limits=Limits(dhcp_commits=4.0))
     asked = [Client(world, mac(n)).select(POOL[n]) for n in range(4)]
     assert [one is not None for one in asked] == [True, True, False, False]
     assert counted(world, Reason.POLICED) == 2 and disk.commits == 2
-    # Half a second is as long as one write takes by this rate.
-    assert Client(world, mac(2)).select(POOL[2], 0.5) is not None
-    assert Client(world, mac(3)).select(POOL[3], 0.5) is None
+    # A quarter of a second is as long as one write takes by this rate.
+    assert Client(world, mac(2)).select(POOL[2], 0.25) is not None
+    assert Client(world, mac(3)).select(POOL[3], 0.25) is None
+
+
+def test_one_tenants_writes_do_not_delay_anothers(disk: Disk) -> None:
+    world = World(leases=Leases(disk))
+    for vni in (ONE, SAME):
+        service = world.segment(ONE).dhcp
+        assert isinstance(service, Service)
+        pool = Pool(4, ((FIRST, FIRST + 99),))
+        world.segment(vni).dhcp = service._replace(pool=pool)
+    world.slowpath.replace_topology(rebuilt(world.topology))
+    for second in range(3):
+        now = float(second)
+        for n in range(40):
+            # Each asks for another one every time.
+            Client(world, mac(n)).select(str(ip_address(FIRST + (n + 50 * second) % 100)), now)
+        wanted = ("server_id", GATEWAY), ("requested_addr", POOL[second])
+        packet = vxlan(SAME, message(mac(200 + second), "request", *wanted))
+        (answer,) = [send for send in world.punt(B, packet, now) if DHCP in Ether(send.packet[8:])]
+        assert answer.vtep == B
+    assert disk.commits == 3 * (12 + 1) and counted(world, Reason.POLICED) == 3 * 28
 
 
 def test_requests_for_another_server_do_not_delay_others(disk: Disk) -> None:
-    world = World(leases=Leases(disk), limits=Limits(dhcp_commits=2.0))
+    world = World(leases=Leases(disk), limits=Limits(dhcp_commits=4.0))
     for n in range(30):
         assert Client(world, mac(1 + n % 3)).select(POOL[0], server="1.1.1.77") is None
     assert counted(world, Reason.OTHER_SERVER) == 30
@@ -565,7 +588,7 @@ def test_requests_for_another_server_do_not_delay_others(disk: Disk) -> None:
 
 
 def test_what_is_refused_or_not_new_does_not_delay_others(disk: Disk) -> None:
-    world = World(leases=Leases(disk), limits=Limits(dhcp_commits=2.0))
+    world = World(leases=Leases(disk), limits=Limits(dhcp_commits=4.0))
     owner, other = Client(world, mac(1)), Client(world, mac(2))
     address = owner.get()
     for _ in range(3):
@@ -579,7 +602,7 @@ def test_what_is_refused_or_not_new_does_not_delay_others(disk: Disk) -> None:
 
 
 def test_one_guest_does_not_use_up_the_writes_of_all(disk: Disk) -> None:
-    world = World(leases=Leases(disk), limits=Limits(guest_dhcp=1000.0, dhcp_commits=10.0))
+    world = World(leases=Leases(disk), limits=Limits(guest_dhcp=1000.0, dhcp_commits=14.0))
     for n in range(50):
         hog = Client(world, mac(1), (A, B)[n % 2])  # Another place is no other guest.
         hog.select(POOL[n % 4])
