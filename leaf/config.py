@@ -11,9 +11,9 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import Field, model_validator
 
 from vswitch.service.settings import (
     AddressField,
@@ -30,15 +30,15 @@ from vswitch.wire import vxlan
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.nd import Advertisement, PrefixInfo
 
+from . import dhcpconfig
 from .bindings import MAX_BINDINGS
+from .dhcpconfig import DhcpSettings
 from .fib import MAX_PREFIXES, Prefix
 from .gateway import HOP_LIMIT
-from .leases import Pool
 from .router import MARTIANS, MARTIANS6
+from .subnets import Interface, Network, check_guest_address, nobodys
 from .topology import Gateway, Group, Relay, Route, Segment, Service, Topology, Vrf
 
-Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _MARTIANS = {4: MARTIANS, 6: MARTIANS6}
 
 
@@ -137,65 +137,6 @@ class VrfSettings(Settings):
     name: Name
     vni: VniField
     """The L3VNI, between leaves."""
-
-
-class AddressRange(NamedTuple):
-    """Addresses of one family, from the first to the last."""
-
-    first: ipaddress.IPv4Address | ipaddress.IPv6Address
-    last: ipaddress.IPv4Address | ipaddress.IPv6Address
-
-    def __str__(self) -> str:
-        return f"{self.first}-{self.last}"
-
-
-def _to_range(value: Any) -> Any:
-    if isinstance(value, AddressRange):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("write a range as a string: '192.0.2.100-192.0.2.199'")
-    first, _, last = value.partition("-")
-    ends = ipaddress.ip_address(first.strip()), ipaddress.ip_address((last or first).strip())
-    if ends[0].version != ends[1].version or int(ends[0]) > int(ends[1]):
-        raise ValueError(f"{value!r} is no range: write the lower address first, as in 'A-B'")
-    return AddressRange(*ends)
-
-
-RangeField = Annotated[
-    AddressRange, BeforeValidator(_to_range), PlainSerializer(str, return_type=str)
-]
-MAX_POOL = 65_536
-"""Addresses in the pools of a segment; a lease of each takes some 40 MB."""
-
-
-class ReservationSettings(Settings):
-    """`[[segment.dhcp.reservation]]`: an address that is one guest's."""
-
-    mac: MacField
-    address: AddressField
-
-
-class DhcpRouteSettings(Settings):
-    """`[[segment.dhcp.route]]`: a route that guests are told."""
-
-    prefix: Network
-    via: AddressField | None = None
-    """The gateway by default."""
-
-
-class DhcpSettings(Settings):
-    """`[segment.dhcp]`"""
-
-    mode: Literal["respond", "relay", "off"] = "off"
-    servers: tuple[AddressField, ...] = Field((), max_length=8)
-    """To whom `relay` passes messages on, of either family."""
-    pool: tuple[RangeField, ...] = Field((), max_length=16)
-    lease_time: int = Field(3600, ge=10, le=31_536_000, strict=True)
-    """Seconds, at most a year."""
-    domain: str | None = Field(None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$")
-    """As long as leaves room for the other options in a message that every client takes."""
-    route: tuple[DhcpRouteSettings, ...] = Field((), max_length=8)
-    reservation: tuple[ReservationSettings, ...] = Field((), max_length=MAX_POOL)
 
 
 class SegmentSettings(Settings):
@@ -347,78 +288,16 @@ class Config(Settings):
                 raise ValueError(
                     f"{who}: {gateway} leaves no room for guests; use /{longest} or larger"
                 )
-            if gateway.ip in _nobodys(network):
+            if gateway.ip in nobodys(network):
                 raise ValueError(f"{who}: {gateway.ip} is not a host address of {network}")
 
     def _check_dhcp(self, segment: SegmentSettings) -> None:
-        who, dhcp = f"segment {segment.name!r}: dhcp", segment.dhcp
-        self._check_relay(who, segment)
-        if dhcp.mode == "respond" and not dhcp.pool and not dhcp.reservation:
-            raise ValueError(f"{who}: `respond` needs a pool or a reservation")
-        for one in dhcp.pool:
-            _check_range(f"{who}: pool {one}:", one, segment.gateway)
-        for one, two in pairwise(sorted(dhcp.pool, key=lambda r: (r.first.version, int(r.first)))):
-            if one.first.version == two.first.version and int(two.first) <= int(one.last):
-                raise ValueError(f"{who}: pools {one} and {two} overlap")
-        size = sum(int(one.last) - int(one.first) + 1 for one in dhcp.pool)
-        if size > MAX_POOL:
-            raise ValueError(f"{who}: {size} addresses; a segment's pools hold {MAX_POOL}")
+        who = f"segment {segment.name!r}: dhcp"
+        relays = _relays(self.leaf)
+        dhcpconfig.check_relay(who, segment.dhcp, segment.gateway, self.leaf.vtep, relays)
         own = {group.shared_mac for group in self.group} | {router_mac(self.leaf)}
-        taken = [(one.mac.hex(":"), len(one.address)) for one in dhcp.reservation]
-        reject_twice(f"{who}: reservation of", (mac for mac, size in taken if size == 4))
-        reject_twice(f"{who}: reservation of", (mac for mac, size in taken if size == 16))
-        shown = [ipaddress.ip_address(one.address) for one in dhcp.reservation]
-        reject_twice(f"{who}: reservation of", map(str, shown))
-        bound = {b.address: b.mac for b in self.binding if b.segment == segment.name}
-        for entry, address in zip(dhcp.reservation, shown, strict=True):
-            name = f"{who}: reservation {address}:"
-            if entry.mac in own:
-                raise ValueError(f"{name} {entry.mac.hex(':')} is one of our own MACs")
-            if bound.get(entry.address, entry.mac) != entry.mac:
-                raise ValueError(f"{name} there is a binding of it with another MAC")
-            _check_guest_address(name, address, segment.gateway, "not in a subnet of the segment")
-        for route in dhcp.route:
-            if route.prefix.version != 4:
-                raise ValueError(f"{who}: route {route.prefix}: DHCP knows routes of IPv4 only")
-            if route.via is not None:
-                via = ipaddress.ip_address(route.via)
-                if not any(via in gateway.network for gateway in segment.gateway):
-                    raise ValueError(
-                        f"{who}: route {route.prefix}: {via} is not in a subnet of the segment"
-                    )
-
-    def _check_relay(self, who: str, segment: SegmentSettings) -> None:
-        dhcp = segment.dhcp
-        if dhcp.mode != "relay":
-            if dhcp.servers:
-                raise ValueError(f"{who}: servers are for mode 'relay'; this is {dhcp.mode!r}")
-            return
-        if not dhcp.servers:
-            raise ValueError(f"{who}: `relay` needs servers, one or more of either family")
-        others = sorted(dhcp.model_fields_set - {"mode", "servers"})
-        if others:
-            raise ValueError(
-                f"{who}: {', '.join(others).replace('_', '-')}: for mode 'respond' only; with"
-                " 'relay' the servers say what guests get"
-            )
-        shown = [ipaddress.ip_address(one) for one in dhcp.servers]
-        reject_twice(f"{who}: server", map(str, shown))
-        for server in shown:
-            if server.is_multicast or server.is_unspecified or server.is_link_local:
-                raise ValueError(f"{who}: server {server} is not the address of a host elsewhere")
-            own = relay_address(self.leaf, server.version)
-            if own is None:
-                key = "relay" if server.version == 4 else "relay6"
-                raise ValueError(
-                    f"{who}: server {server}: our vtep {self.leaf.vtep} is not of its family; set"
-                    f" leaf.{key} to an address of this machine"
-                )
-            if own == server.packed:
-                raise ValueError(f"{who}: server {server} is the leaf's own relay address")
-            if all(gateway.version != server.version for gateway in segment.gateway):
-                raise ValueError(
-                    f"{who}: server {server}: the segment has no gateway of IPv{server.version}"
-                )
+        bound = {one.address: one.mac for one in self.binding if one.segment == segment.name}
+        dhcpconfig.check(who, segment.dhcp, segment.gateway, own, bound)
 
     def _check_subnets(self) -> None:
         for vrf in self.vrf:
@@ -465,7 +344,7 @@ class Config(Settings):
             return
         shown = ipaddress.ip_address(route.via)
         gateways = [gateway for segment in segments for gateway in segment.gateway]
-        _check_guest_address(
+        check_guest_address(
             f"{who}: via {shown}", shown, gateways, f"is in no subnet of vrf {route.vrf!r}"
         )
 
@@ -496,43 +375,9 @@ class Config(Settings):
                 raise ValueError(
                     f"{who}: segment {segment.name!r} is not on vswitch {binding.vswitch!r}"
                 )
-            _check_guest_address(
+            check_guest_address(
                 f"{who}:", shown, segment.gateway, f"not in a subnet of segment {segment.name!r}"
             )
-
-
-def _check_guest_address(
-    who: str,
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
-    gateways: Sequence[Interface],
-    outside: str,
-) -> None:
-    """Raise ValueError where `address` cannot be a guest's."""
-    gateway = next((one for one in gateways if address in one.network), None)
-    if gateway is None:
-        raise ValueError(f"{who} {outside}")
-    if address == gateway.ip:
-        raise ValueError(f"{who} this is the gateway's own address")
-    if address in _nobodys(gateway.network):
-        raise ValueError(f"{who} this is no host address of {gateway.network}")
-
-
-def _check_range(who: str, one: AddressRange, gateways: Sequence[Interface]) -> None:
-    """Raise ValueError where a range holds what cannot be a guest's."""
-    network = next((g.network for g in gateways if one.first in g.network), None)
-    if network is None or one.last not in network:
-        raise ValueError(f"{who} not in one subnet of the segment")
-    for end in one:
-        if end in _nobodys(network):
-            raise ValueError(f"{who} {end} is no host address of {network}")
-
-
-def _nobodys(network: Network) -> tuple[object, ...]:
-    """Return the addresses of a subnet that are no host's: of IPv4 the first and the last, of IPv6
-    the first, which is the routers' (RFC 4291 section 2.6.1)."""
-    if network.version == 4:
-        return network.network_address, network.broadcast_address
-    return (network.network_address,)
 
 
 def _prefix(network: Network) -> Prefix:
@@ -545,16 +390,19 @@ def router_mac(own: Identity) -> Mac:
     return own.router_mac or Mac(made)
 
 
-def relay_address(own: Identity, version: int) -> bytes | None:
-    """Return the leaf's own address towards DHCP servers of a family, None where it has none."""
+def _relays(own: Identity) -> dhcpconfig.Relays:
+    """Return the leaf's own address towards DHCP servers of each family."""
     vtep = ipaddress.ip_address(own.vtep)
-    configured = own.relay if version == 4 else own.relay6
-    return configured or (vtep.packed if vtep.version == version else None)
+    return {
+        version: configured or (vtep.packed if vtep.version == version else None)
+        for version, configured in ((4, own.relay), (6, own.relay6))
+    }
 
 
 def relay_addresses(config: Config) -> set[bytes]:
     """Return the relay addresses that segments make use of."""
-    services = [_relay(config.leaf, one) for one in config.segment if one.dhcp.mode == "relay"]
+    own = _relays(config.leaf)
+    services = [dhcpconfig.relay(s.dhcp, own) for s in config.segment if s.dhcp.mode == "relay"]
     both = [address for one in services for address in (one.address, one.address6)]
     return {address for address in both if address is not None}
 
@@ -596,51 +444,17 @@ def _advertised(entry: SegmentSettings) -> Advertisement | None:
     )
 
 
-def _pool(
-    entry: SegmentSettings, version: Literal[4, 6], bindings: Iterable[BindingSettings]
-) -> Pool:
-    """Return what a segment gives out of one family."""
-    size = 4 if version == 4 else 16
-    ranges = [one for one in entry.dhcp.pool if one.first.version == version]
-    return Pool(
-        size,
-        tuple((int(one.first), int(one.last)) for one in ranges),
-        {one.mac: one.address for one in entry.dhcp.reservation if len(one.address) == size},
-        frozenset(gateway.ip.packed for gateway in entry.gateway)
-        | {one.address for one in bindings if one.segment == entry.name},
-    )
-
-
-def _relay(own: Identity, entry: SegmentSettings) -> Relay:
-    """Return to whom a segment's DHCP is relayed, and from where."""
-    servers = entry.dhcp.servers
-    address, address6 = (
-        relay_address(own, version) if any(len(one) == size for one in servers) else None
-        for version, size in ((4, 4), (6, 16))
-    )
-    return Relay(servers, address, address6)
-
-
 def _service(
     own: Identity, entry: SegmentSettings, bindings: Iterable[BindingSettings]
 ) -> Service | Relay | None:
     """Return what DHCP does on a segment."""
-    dhcp = entry.dhcp
-    if dhcp.mode == "off":
-        return None
-    if dhcp.mode == "relay":
-        return _relay(own, entry)
-    routes = [(one.prefix.network_address.packed, one.prefix.prefixlen) for one in dhcp.route]
-    return Service(
-        _pool(entry, 4, bindings),
-        dhcp.lease_time,
-        tuple(address for address in entry.dns if len(address) == 4),
-        dhcp.domain,
-        entry.mtu,
-        tuple((*r, one.via) for r, one in zip(routes, dhcp.route, strict=True)),
-        _pool(entry, 6, bindings),
-        tuple(address for address in entry.dns if len(address) == 16),
-    )
+    match entry.dhcp.mode:
+        case "off":
+            return None
+        case "relay":
+            return dhcpconfig.relay(entry.dhcp, _relays(own))
+    bound = [one.address for one in bindings if one.segment == entry.name]
+    return dhcpconfig.service(entry.dhcp, entry.gateway, bound, entry.dns, entry.mtu)
 
 
 def topology(config: Config) -> Topology:
