@@ -90,7 +90,8 @@ class Responder:
             message6 = wire_dhcp6.parse(frame)
             return dhcp6.answer(segment, shared_mac, mac, message6, leases, now, taken)
         except Refused:
-            return Answer(Reason.POLICED)  # Like a failure: the client asks again.
+            # The client asks again; a lease that it meant to give back ends in its time.
+            return Answer(Reason.POLICED)
         except Exception as error:
             # A full disk, most likely. Nothing has been promised, and the client asks again.
             self._on_failure(error)

@@ -73,7 +73,7 @@ class Send(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Rates per second; each may also come at once."""
+    """Rates per second; each may also come at once, and half of what all segments share."""
 
     punts: float = 2000.0
     """Packets per VTEP, of ARP, ND, RARP and DHCP, and as many of all else. At 30 us each that is
