@@ -101,9 +101,12 @@ def iperf(lab: Lab, client: str, server: str, address: str, *options: str) -> di
 
 
 def wait_until(
-    condition: Callable[[], object], what: str, timeout: float = 5.0, poll: float = 0.02
+    condition: Callable[[], object], what: str, timeout: float = 20.0, poll: float = 0.02
 ) -> None:
-    """Wait for the outside world, with a bound; a failure names what did not come."""
+    """Wait for the outside world, with a bound; a failure names what did not come.
+
+    The bound is wide, since only a failure takes so long, and a busy machine may stall for seconds.
+    """
     until = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < until, f"{what} did not happen within {timeout} s"

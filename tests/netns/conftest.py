@@ -54,7 +54,7 @@ UNDERLAY6 = {
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The seed fabric, up, for all tests of a module, which leave it as they found it."""
     name = request.module.__name__.rpartition("test_")[2].replace("_", "")[:8]
-    yield from _up(Lab(seed(name)))
+    yield from up(Lab(seed(name)))
 
 
 @pytest.fixture
@@ -72,7 +72,8 @@ def make_lab() -> Iterator[MakeLab]:
         one.down()
 
 
-def _up(made: Lab) -> Iterator[Lab]:
+def up(made: Lab) -> Iterator[Lab]:
+    """Have a lab up, for a fixture to yield from; it is taken down after it."""
     made.down()
     try:
         made.up()

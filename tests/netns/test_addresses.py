@@ -16,9 +16,6 @@ from tools.fabric.topology import Topology
 from .commands import ping, wait_until
 from .conftest import MakeLab
 
-SLAAC_TIMEOUT = 15.0
-"""Twice duplicate address detection, and between them a question for a router, which Linux repeats
-after four seconds."""
 ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT = 133, 134
 MADE_BY_H1 = "2001:db8:1:0:200:1ff:fe01:101"
 """Of the prefix and the MAC 00:00:01:01:01:01 (RFC 4291 appendix A)."""
@@ -112,7 +109,7 @@ def test_a_guest_whose_link_was_down_gets_its_address_back(lab: Lab) -> None:
 def test_a_guest_makes_its_own_address_and_moves_with_it(make_lab: MakeLab) -> None:
     lab = make_lab(_changed("slaac", H1={"address6": "auto"}, H2={}, H4={}))
     own = lambda: {row["node"]: row for row in lab.status()}["H1"]["address6"]
-    wait_until(lambda: own() == MADE_BY_H1, "an address by SLAAC", SLAAC_TIMEOUT)
+    wait_until(lambda: own() == MADE_BY_H1, "an address by SLAAC")
     assert _listed(lab, "A", "H1") == ["1.1.1.1"]
     assert re.match(r"default via fe80::\S+ dev eth0 proto ra ", _routes(lab, "H1"))
     for guest in ("H2", "H4"):

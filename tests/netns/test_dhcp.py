@@ -14,7 +14,7 @@ from tools.fabric.lab import Lab
 from tools.fabric.topology import Topology
 
 from .commands import counters, ping, wait_until
-from .conftest import seed
+from .conftest import seed, up
 from .dhcp_guest import Client, rows
 
 POOL = "1.1.1.100-1.1.1.109"
@@ -40,13 +40,7 @@ def topology() -> Topology:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    one = Lab(topology())
-    one.down()
-    try:
-        one.up()
-        yield one
-    finally:
-        one.down()
+    yield from up(Lab(topology()))
 
 
 def test_udhcpc_gets_a_guest_online_and_off_again(lab: Lab, tmp_path: Path) -> None:

@@ -15,11 +15,9 @@ from tools.fabric.namespace import Address
 from tools.fabric.topology import Topology
 
 from .commands import arping, counters, ping, wait_until
+from .conftest import up
 
 SHARED = "00:00:de:ad:be:ef"
-TIMEOUT = 15.0
-"""As for SLAAC: twice duplicate address detection, and between them a question for a router."""
-
 OWN = {
     "H1": ("1.1.1.1", "2001:db8:1::1"),
     "H2": ("1.1.1.2", "2001:db8:1:0:200:1ff:fe01:102"),
@@ -39,13 +37,7 @@ def lab() -> Iterator[Lab]:
     made["guest"][1]["address6"] = "auto"
     for guest in made["guest"][2:]:
         guest["address"], guest["address6"] = None, "auto"
-    one = Lab(Topology.model_validate(made))
-    one.down()
-    try:
-        one.up()
-        yield one
-    finally:
-        one.down()
+    yield from up(Lab(Topology.model_validate(made)))
 
 
 def entry(lab: Lab, guest: str, address: str) -> Address | None:
@@ -105,7 +97,7 @@ def test_a_guests_own_address_is_no_duplicate(lab: Lab, guest: str, history: str
     address, address6 = OWN[guest]
     for event in HISTORIES[history]:
         event(lab, guest)
-        wait_until(lambda: is_in_use(lab, guest, address6), f"{address6}'s use", TIMEOUT)
+        wait_until(lambda: is_in_use(lab, guest, address6), f"{address6}'s use")
         found = arping(lab, guest, address, "-D")
         assert (found.macs, found.status) == ([], 0), found.text
         for gateway in ("1.1.1.254", "2001:db8:1::fe"):
@@ -152,12 +144,12 @@ def test_a_guest_does_not_make_itself_an_address_that_another_has_by_now(lab: La
     lab.node("H2").link_set(GUEST_LINK, state="down")
     try:
         with also_at(lab, "H4", address6):
-            wait_until(lambda: is_in_use(lab, "H4", address6), "its use by H4", TIMEOUT)
+            wait_until(lambda: is_in_use(lab, "H4", address6), "its use by H4")
             assert ping(lab, "H4", "2001:db8:1::fe", "-I", address6).received == 3
             before = counters(lab, "leaf")["nd"]["conflict"]
             lab.node("H2").link_set(GUEST_LINK, state="up")
             conflicts = lambda: counters(lab, "leaf")["nd"]["conflict"] - before
-            wait_until(conflicts, "the question for it", TIMEOUT)
+            wait_until(conflicts, "the question for it")
             # Linux removes an address with a lifetime where it is a duplicate.
             wait_until(lambda: entry(lab, "H2", address6) is None, "its removal")
             time.sleep(2.0)  # The outside world: it must not come back.

@@ -149,7 +149,7 @@ def test_a_flood_of_arp_is_policed_and_others_do_not_feel_it(lab: Lab) -> None:
         assert status.get("/v1/status")["gleaning"] <= 1024
     finally:
         status.close()
-    wait_until(lambda: ping(lab, "H2", "1.1.1.3", count=1).received == 1, "quiet", 20)
+    wait_until(lambda: ping(lab, "H2", "1.1.1.3", count=1).received == 1, "quiet")
 
 
 def test_a_tap_that_vanishes_takes_only_its_guest_with_it(lab: Lab) -> None:
@@ -175,7 +175,7 @@ def test_a_leaf_that_is_not_there_is_counted_and_neighbours_still_talk(lab: Lab)
         assert ping(lab, "H1", "1.1.1.4", count=5).received == 0
     assert ping(lab, "H1", "1.1.1.2").received == 3
     assert lab.up() == ["leaf leaf: started"]
-    wait_until(lambda: ping(lab, "H1", "1.1.1.4", count=1).received == 1, "recovery", 15)
+    wait_until(lambda: ping(lab, "H1", "1.1.1.4", count=1).received == 1, "recovery")
 
 
 def test_an_underlay_that_goes_and_comes_back(lab: Lab) -> None:
@@ -184,7 +184,7 @@ def test_an_underlay_that_goes_and_comes_back(lab: Lab) -> None:
         assert ping(lab, "H1", "1.1.1.4", count=2).received == 0
     assert ping(lab, "H1", "1.1.1.2").received == 3
     lab.node("A").link_up(UNDERLAY_LINK)
-    wait_until(lambda: ping(lab, "H1", "1.1.1.4", count=1).received == 1, "recovery", 15)
+    wait_until(lambda: ping(lab, "H1", "1.1.1.4", count=1).received == 1, "recovery")
 
 
 def test_what_does_not_fit_the_underlay_is_counted_and_its_sender_told(lab: Lab) -> None:

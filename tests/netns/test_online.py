@@ -18,7 +18,7 @@ from tools.fabric.lab import GUEST_LINK, Lab
 from tools.fabric.topology import Family, Topology
 
 from .commands import counters, ping, wait_until
-from .conftest import MakeLab
+from .conftest import MakeLab, up
 
 EXAMPLE = Path(topology.__file__).with_name("online.toml")
 GATEWAYS = {"address": "1.1.1.254", "address6": "2001:db8:1::fe"}
@@ -36,13 +36,7 @@ def _resolv_conf() -> tuple[bytes, int] | None:
 def lab() -> Iterator[Lab]:
     """The example in the repository, as it is."""
     before = _resolv_conf()
-    one = Lab(topology.read(EXAMPLE))
-    one.down()
-    try:
-        one.up()
-        yield one
-    finally:
-        one.down()
+    yield from up(Lab(topology.read(EXAMPLE)))
     assert _resolv_conf() == before, "a client has written to the machine's /etc"
 
 
@@ -164,7 +158,7 @@ def test_an_address_that_somebody_uses_unasked_is_declined(make_lab: MakeLab) ->
     later.up()
     try:
         got = lambda: addresses(later)["dhcp6"]["address6"]
-        wait_until(lambda: got() == "2001:db8:1::101", "another address", 20)
+        wait_until(lambda: got() == "2001:db8:1::101", "another address")
         assert leases(later)["2001:db8:1::100"]["state"] == "declined"
         assert counters(later, "leaf")["dhcp"]["declined"] == 1
         assert ping(later, "dhcp6", GATEWAYS["address6"]).received == 3

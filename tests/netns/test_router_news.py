@@ -16,11 +16,8 @@ from tools.fabric.lab import GUEST_LINK, UNDERLAY_LINK, Lab
 from tools.fabric.topology import Topology
 
 from .commands import counters, ping, wait_until
-from .conftest import seed
+from .conftest import seed, up
 from .dhcp_guest import Client
-
-MEASURED = 12.0
-"""Seconds: the leaf looks every five, and the machine may be busy."""
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +30,7 @@ def lab() -> Iterator[Lab]:
         if guest["name"] == "H3":
             guest |= {"address": None, "address6": None}
     made["segment"][0]["dhcp"] = {"mode": "respond", "pool": ["1.1.1.100-1.1.1.109"]}
-    one = Lab(Topology.model_validate(made))
-    one.down()
-    try:
-        one.up()
-        wait_until(lambda: _gateways(one, "H1") and _gateways(one, "H4"), "routes by RA", 15)
-        yield one
-    finally:
-        one.down()
+    yield from up(Lab(Topology.model_validate(made)))
 
 
 def _mtu6(lab: Lab, guest: str) -> int:
@@ -97,12 +87,11 @@ def test_guests_are_told_what_fits(lab: Lab) -> None:
 def test_a_path_that_carries_less_is_advertised_to_all_and_so_is_its_end(lab: Lab) -> None:
     """To B only; but H1, on A, may move there."""
     with _less_to(lab, "10.99.0.12", 1400):
-        wait_until(lambda: _mtu6(lab, "H1") == 1350, "a smaller MTU", MEASURED)
-        assert _mtu6(lab, "H4") == 1350
+        wait_until(lambda: _mtu6(lab, "H1") == _mtu6(lab, "H4") == 1350, "a smaller MTU")
         lab.move("H1", "B")
         assert _mtu6(lab, "H1") == 1350
         lab.move("H1", "A")
-    wait_until(lambda: _mtu6(lab, "H1") == _mtu6(lab, "H4") == 1450, "the former", MEASURED)
+    wait_until(lambda: _mtu6(lab, "H1") == _mtu6(lab, "H4") == 1450, "the former")
 
 
 def test_an_underlay_that_carries_less_is_told_by_dhcp(lab: Lab, tmp_path: Path) -> None:
@@ -111,7 +100,7 @@ def test_an_underlay_that_carries_less_is_told_by_dhcp(lab: Lab, tmp_path: Path)
     assert client.told("bound")["mtu"] == "1450"
     lab.node("leaf").link_set(UNDERLAY_LINK, mtu=1300)
     try:
-        wait_until(lambda: _mtu6(lab, "H1") == 1280, "a smaller MTU", MEASURED)
+        wait_until(lambda: _mtu6(lab, "H1") == 1280, "a smaller MTU")
         client.udhcpc("-q")
         assert client.told("bound")["mtu"] == "1250"
         link = lab.node("H3").run(["ip", "link", "show", "dev", GUEST_LINK]).stdout
@@ -119,7 +108,7 @@ def test_an_underlay_that_carries_less_is_told_by_dhcp(lab: Lab, tmp_path: Path)
     finally:
         lab.node("leaf").link_set(UNDERLAY_LINK, mtu=1500)
         lab.node("H3").link_set(GUEST_LINK, mtu=1450)
-    wait_until(lambda: _mtu6(lab, "H1") == 1450, "the former MTU", MEASURED)
+    wait_until(lambda: _mtu6(lab, "H1") == 1450, "the former MTU")
 
 
 def test_what_is_configured_wins_and_is_complained_of_once(lab: Lab) -> None:
@@ -194,9 +183,9 @@ def test_what_may_be_cut_and_does_not_fit_behind_the_leaf(lab: Lab, policy: str)
         return ping(lab, "H1", "1.1.1.4", *options, count=1).received == 1
 
     try:
-        wait_until(arrives, "the bindings", 15)
+        wait_until(arrives, "the bindings")
         with _less_to(lab, "10.99.0.12", 1400):
-            wait_until(lambda: _shown(lab) == 1350, "a measurement", MEASURED)
+            wait_until(lambda: _shown(lab) == 1350, "a measurement")
             if policy == "drop":
                 assert not arrives("-s", "1400", "-M", "dont")
             else:

@@ -69,7 +69,7 @@ def test_verbs_at_the_same_time_leave_no_guest_stuck(lab: Lab) -> None:
     }
     assert strange == set()
     lab.up()
-    wait_until(lambda: ping(lab, "H1", "1.1.1.4", count=1).received == 1, "recovery", 10)
+    wait_until(lambda: ping(lab, "H1", "1.1.1.4", count=1).received == 1, "recovery")
     assert "unexpected" not in lab.vswitches["A"].log.read_text()
 
 
