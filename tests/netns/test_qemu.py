@@ -20,7 +20,7 @@ import pytest
 from tools.fabric.lab import Lab
 from vswitch.phy import tap
 
-from .commands import wait_until
+from .commands import first_good, wait_until
 from .qemu import KERNEL, Guest
 
 pytestmark = pytest.mark.skipif(
@@ -137,12 +137,13 @@ def _are_joined(transfer: Callable[[], None], frames: Callable[[], int], wanted:
     How much TCP puts into one depends on when it is let to send, and in an emulated guest on how
     busy the machine is. So what is wanted may come at one of several tries.
     """
-    for _ in range(4 if wanted else 1):
+
+    def are_few() -> bool:
         before = frames()
         transfer()
-        if frames() - before < SIZE / MSS * 0.75:
-            return True
-    return False
+        return frames() - before < SIZE / MSS * 0.75
+
+    return first_good(are_few, bool, tries=4 if wanted else 1)
 
 
 def _sent(lab: Lab) -> int:
@@ -249,7 +250,9 @@ def test_it_comes_and_goes_while_others_talk(lab: Lab, tmp_path: Path) -> None:
             assert ping(vm, "1.1.1.4") >= 2
         assert "vm" not in lab.places()
     assert bystander["sent"] > 50
-    assert bystander["received"] >= bystander["sent"] - 1, bystander
+    # There are ten a second, and the last may be on their way when ping is ended. One lost at each
+    # coming and going would be eight.
+    assert bystander["received"] >= bystander["sent"] - 3, bystander
 
 
 def test_it_moves_alive_to_another_host(lab: Lab, tmp_path: Path) -> None:
@@ -268,7 +271,7 @@ def test_it_moves_alive_to_another_host(lab: Lab, tmp_path: Path) -> None:
             attached(lab, "B", DEVICE, state="staged", sequence=1001),
             Guest(lab.node("B"), DEVICE, MAC, incoming=path) as target,
         ):
-            wait_until(path.exists, "QEMU's waiting for the guest", 20.0)
+            wait_until(path.exists, "QEMU's waiting for the guest")
             source.migrate(path)
             target.continue_shell_of(source)
             wait_until(lambda: lab.places().get("vm") == "B", "the activation")
