@@ -142,8 +142,9 @@ def _flooded(lab: Lab, made: list[bytes]) -> float:
         flooder.join()
     at_vswitch, at_leaf = (now - then for now, then in zip(_policed(lab), before, strict=True))
     print(f"{sent} sent, {at_vswitch} and {at_leaf} policed, p99 {p99} ms")
-    # The vswitch lets a thousand a second through, the leaf two hundred of these.
-    assert at_vswitch > sent / 2
+    # The vswitch lets a thousand a second through, the leaf two hundred of these. On a busy machine
+    # much of what was sent is lost on H1's link already, where neither of them counts it.
+    assert at_vswitch > 3 * at_leaf
     assert at_leaf > FLOOD_SECONDS * 500
     client = lab.leaf.client()
     try:
