@@ -23,7 +23,7 @@ DEFAULT_SOCKET = Path("/run/tapestry/leaf.sock")
 @app.command()
 def run(config: ConfigFile = Path("/etc/tapestry/leaf.toml")) -> None:
     """Run the daemon in the foreground."""
-    from vswitch.phy.udp import TunnelError, UdpTunnel
+    from vswitch.phy.udp import TunnelError, open_tunnel
     from vswitch.service import daemon as shell
     from vswitch.service import log
 
@@ -33,9 +33,8 @@ def run(config: ConfigFile = Path("/etc/tapestry/leaf.toml")) -> None:
 
     def make(loaded: Config) -> Daemon:
         own = loaded.leaf
-        offload = own.offload == "auto"
-        tunnel = UdpTunnel(
-            own.vtep, own.udp_port, own.source_ports, offload=offload, notice=log.get().warning
+        tunnel = open_tunnel(
+            own.vtep, own.udp_port, own.source_ports, own.offload, log.get().warning
         )
         try:
             return Daemon(config, loaded, tunnel)

@@ -79,6 +79,7 @@ def make(daemon: Daemon) -> FastAPI:
             "gleaning": len(slowpath.gleaner),
             "unanswered": slowpath.gleaner.negative,
             "up_s": round(time.monotonic() - daemon.started, 1),
+            "tunnel": daemon.tunnel.way,
             "tunnel_faults": engine.tunnel.faults,
             "log_lines_lost": log.stderr.lost,
         }

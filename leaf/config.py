@@ -52,7 +52,7 @@ class Identity(Settings):
     router_mac: MacField | None = None
     """Our own MAC, towards other leaves; by default 02:00 and the last four bytes of the VTEP."""
     source_ports: Literal[1, 2, 4, 8, 16, 32, 64] = 16
-    offload: Literal["auto", "off"] = "auto"
+    offload: Literal["auto", "sockets", "off"] = "auto"
     """auto: trains in the tunnel, where the kernel has them."""
     too_big: Literal["drop", "fragment"] = "drop"
     """What becomes of IPv4 that does not fit into the tunnel and may be fragmented. (The sender of

@@ -69,7 +69,7 @@ class Daemon:
         )
         self.engine.ask_server = self._ask_server
         self.shell = Shell(self.engine, self.log)
-        self._tunnel = tunnel
+        self.tunnel = tunnel
         self._relays: dict[bytes, RelaySocket] = {}
 
     async def start(self) -> str:
@@ -77,7 +77,7 @@ class Daemon:
         self.engine.measure()  # Before anybody is told what fits.
         self.engine.slowpath.advertise(time.monotonic())
         self._learn_configured(self.config.binding)
-        for lane, fd in enumerate(self._tunnel.filenos()):
+        for lane, fd in enumerate(self.tunnel.filenos()):
             self.shell.watch(fd, partial(self.engine.pump_tunnel, lane))
         self._exchange_relays(self._open_relays(self.config))
         return f"vtep {self.config.leaf.vtep}, {len(self.config.segment)} segments"

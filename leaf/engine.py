@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from vswitch.phy.tunnel import BUDGET, Inbox, Train, Tunnel
 from vswitch.service.policer import Policer
-from vswitch.wire import vxlan
+from vswitch.wire import vnet, vxlan
 from vswitch.wire.vxlan import VXLAN_LEN, Vtep
 
 from .bindings import Bindings, Timers
@@ -90,11 +90,11 @@ class Engine:
     def _take(self, train: Train, now: float) -> None:
         """Decide on a train, and carry it out."""
         verdict = self.router.decide(train.source, train.data[: train.size])
-        self.counts[verdict.reason] += train.count
+        self.counts[verdict.reason] += train.datagrams
         if verdict.vtep is not None:
             self._forward(verdict, verdict.vtep, train, now)
         elif verdict.reason in PUNTED:
-            for packet in train.packets():
+            for packet in self._complete(train):
                 self.send(self.slowpath.handle(verdict, train.source, packet, now))
             self._ask_servers()
         elif verdict.reason is Reason.MULTICAST_REPLICATED:
@@ -102,28 +102,44 @@ class Engine:
 
     def _forward(self, verdict: Verdict, vtep: Vtep, train: Train, now: float) -> None:
         room = self.tunnel.room.get(vtep, train.size)
-        if train.size > room:
-            self.send(self.slowpath.too_big(verdict, train.source, train.packets(), room, now))
+        if train.size > room and not vnet.can_be_cut_to(train.header, room - VXLAN_LEN):
+            packets = self._complete(train)
+            if packets:
+                self.send(self.slowpath.too_big(verdict, train.source, packets, room, now))
             return
         flow = vxlan.flow_hash(train.data[VXLAN_LEN : train.size])
         self._rewriter.rewrite(train, verdict)
-        if not self.tunnel.send_train(vtep, flow, train.data, train.size):
+        self._send_train(vtep, flow, train)
+
+    def _complete(self, train: Train) -> list[memoryview]:
+        """Return the packets of a train as the slow path sees them."""
+        packets = train.complete_packets()
+        if not packets:
+            self.tunnel.faults["uncuttable"] += 1
+        return packets
+
+    def _send_train(self, vtep: Vtep, flow: int, train: Train) -> None:
+        if train.header is vnet.PLAIN:
+            sent = self.tunnel.send_train(vtep, flow, train.data, train.size)
+        else:
+            sent = self.tunnel.send(vtep, flow, train.data, train.header)
+        if not sent:
             self.send_failed += 1
 
     def _replicate(self, verdict: Verdict, train: Train, now: float) -> None:
         """One copy to each other vswitch that has guests of the segment, as it is."""
         assert verdict.segment is not None
         vni = verdict.segment.vni
-        if not self._multicast.take(vni, now, train.count):
-            self.multicast_policed += train.count
+        datagrams = train.datagrams
+        if not self._multicast.take(vni, now, datagrams):
+            self.multicast_policed += datagrams
             return
         flow = vxlan.flow_hash(train.data[VXLAN_LEN : train.size])
         for vtep in self.slowpath.bindings.vteps(vni):
             if vtep == train.source:
                 continue
-            self.multicast_copies += train.count
-            if not self.tunnel.send_train(vtep, flow, train.data, train.size):
-                self.send_failed += 1
+            self.multicast_copies += datagrams
+            self._send_train(vtep, flow, train)
 
     def _ask_servers(self) -> None:
         """Send what the relay has for its servers."""

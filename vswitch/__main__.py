@@ -32,17 +32,20 @@ def run(config: ConfigFile = Path("/etc/tapestry/vswitch.toml")) -> None:
     from . import api
     from .config import Config
     from .daemon import Daemon
-    from .phy.udp import TunnelError, UdpTunnel
+    from .phy.udp import TunnelError, open_tunnel
     from .service import daemon as shell
     from .service import log
 
     def make(loaded: Config) -> Daemon:
         own = loaded.vswitch
-        offload = own.offload == "auto"
-        tunnel = UdpTunnel(
-            own.vtep, own.udp_port, own.source_ports, offload=offload, notice=log.get().warning
+        tunnel = open_tunnel(
+            own.vtep, own.udp_port, own.source_ports, own.offload, log.get().warning
         )
-        return Daemon(config, loaded, tunnel)
+        try:
+            return Daemon(config, loaded, tunnel)
+        except BaseException:
+            tunnel.close()
+            raise
 
     cli.run_daemon(lambda: shell.operate(config, Config, make, api.make), TunnelError)
 

@@ -81,6 +81,7 @@ def make(daemon: Daemon) -> FastAPI:
             "leaves": own.leaves,
             "guests": len(engine.attachments),
             "up_s": round(time.monotonic() - daemon.started, 1),
+            "tunnel": daemon.tunnel.way,
             "tunnel_faults": engine.tunnel.faults,
             "log_lines_lost": log.stderr.lost,
         }

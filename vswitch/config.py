@@ -43,7 +43,7 @@ class Identity(Settings):
     shared_mac: MacField
     source_ports: Literal[1, 2, 4, 8, 16, 32, 64] = 16
     """Size of the pool of outer source ports."""
-    offload: Literal["auto", "off"] = "auto"
+    offload: Literal["auto", "sockets", "off"] = "auto"
     """auto: super-frames at the ports, trains in the tunnel, where the kernel has them."""
     too_big: Literal["drop", "fragment"] = "drop"
     """What becomes of IPv4 that does not fit into the tunnel and may be fragmented. (The sender of

@@ -176,7 +176,7 @@ class Daemon:
             except ValueError as error:
                 raise AttachmentError(str(error)) from error
         self.engine.attachments.check(attachment, sequence)
-        offload = self.config.vswitch.offload == "auto"
+        offload = self.config.vswitch.offload != "off"
         notice = partial(self.log.warning, guest=guest.name)
         port = await asyncio.to_thread(open_port, guest, state, offload, notice)
         try:

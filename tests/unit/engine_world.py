@@ -118,7 +118,7 @@ class World:
         incoming = self.leaves[vtep].incoming
         taken = [
             train[at : at + size]
-            for _, train, size in incoming
+            for _, train, size, _ in incoming
             for at in range(0, len(train), size)
         ]
         incoming.clear()

@@ -425,7 +425,9 @@ def test_a_staged_guest_whose_first_burst_is_a_run_loses_nothing(
     if destination == BOB:
         assert list(burst.ports["bob"].received) == frames
     else:
-        packets = [bytes(packet) for leaf in LEAVES for _, packet, _ in burst.leaves[leaf].incoming]
+        packets = [
+            bytes(packet) for leaf in LEAVES for _, packet, _, _ in burst.leaves[leaf].incoming
+        ]
         assert len([packet for packet in packets if packet[20:22] == b"\x08\x00"]) == BUDGET
     assert_same(burst, single)
 

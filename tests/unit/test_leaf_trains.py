@@ -55,7 +55,7 @@ def test_a_damaged_packet_is_refused_wherever_it_stands_and_its_neighbours_are_n
     engine.pump_tunnel()
     arrived = [
         train[start + 50]
-        for _, train, size in other.incoming
+        for _, train, size, _ in other.incoming
         for start in range(0, len(train), size)
     ]
     assert arrived == [n for n in range(8) if n != where]

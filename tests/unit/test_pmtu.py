@@ -213,7 +213,7 @@ def test_a_vswitch_may_cut_what_may_be_cut() -> None:
     frame = ipv4(1400, flags="")
     ports[0].emit(SHARED_MAC + guest_mac(1) + frame[12:])
     engine.pump_port(PortId(1))
-    packets = [packet for _, packet, _ in leaf.incoming]
+    packets = [packet for _, packet, _, _ in leaf.incoming]
     assert max(map(len, packets)) <= 600
     assert b"".join(packet[VXLAN_LEN + 34 :] for packet in packets) == frame[34:]
     assert engine.events["fragmented"] == 1

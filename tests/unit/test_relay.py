@@ -421,7 +421,7 @@ def test_the_engine_asks_the_servers_and_carries_their_answers(world: RelayWorld
     assert len(asked) == 2  # Nothing is asked twice.
 
     engine.from_server(SERVER, reply(asked[0], "ack", "1.1.1.100"))
-    source, packet, _ = vswitch.incoming.popleft()
+    source, packet, _, _ = vswitch.incoming.popleft()
     assert (source, Ether(packet[8:])[BOOTP].yiaddr) == ("192.0.2.1", "1.1.1.100")
     assert engine.router.fib("tenant").hosts[v4("1.1.1.100")].verdict.vtep == A
     assert engine.deadline() is not None

@@ -84,3 +84,56 @@ def test_what_cannot_be_completed_is_refused_unchanged(fields: tuple[int, ...]) 
 )
 def test_what_can_be_cut_to_fit(fields: tuple[int, ...], fits: bool) -> None:
     assert vnet.can_be_cut_to(vnet.HEADER.pack(*fields), 1464) is fits
+
+
+ENCAPS = {4: vnet.Encap(4, 34, 50), 6: vnet.Encap(6, 54, 70)}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("ecn", [0, vnet.GSO_ECN])
+def test_a_super_frame_in_a_tunnel_says_where_everything_is(version: int, ecn: int) -> None:
+    encap = ENCAPS[version]
+    about = vnet.into_tunnel(vnet.GSO_TCPV4 | ecn, 34, 16, 66, 1398, encap)
+    flags, gso, header_len, size, start, offset, *_, udp_at, ip_at = struct.unpack(
+        "<BBHHHHHIHHHH", about
+    )
+    assert len(about) == vnet.TUNNEL_LEN
+    assert flags == (0x01 if version == 4 else 0x09)
+    assert gso == 0x01 | ecn | (0x20 if version == 4 else 0x40)
+    assert (header_len, size) == (encap.length + 66, 1398)
+    assert (start, offset) == (encap.length + 34, 16)
+    assert (udp_at, ip_at) == (encap.udp_at, encap.length + 14)
+
+
+def inner(gso: int, size: int, header_len: int, start: int, offset: int) -> vnet.Received:
+    made = vnet.HEADER.pack(vnet.NEEDS_CHECKSUM, gso, header_len, size, start, offset)
+    return vnet.Received(0, made, True)
+
+
+PLAIN_VERIFIED, PLAIN_UNVERIFIED = (vnet.Received(0, vnet.PLAIN, known) for known in (True, False))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        pytest.param((0, 0, 0, 0, 0, 0), PLAIN_UNVERIFIED, id="to_be_verified"),
+        pytest.param((2, 0, 0, 0, 0, 0), PLAIN_VERIFIED, id="verified"),
+        pytest.param((1, 0, 0, 0, 34, 6), PLAIN_VERIFIED, id="of_our_machine"),
+        pytest.param((1, 5, 0, 1458, 34, 6), vnet.Received(1458, vnet.PLAIN, True), id="train"),
+        pytest.param((1, 0, 0, 0, 84, 16), inner(0, 0, 0, 34, 16), id="inner_checksum_open"),
+        pytest.param((1, 1, 116, 1398, 84, 16), inner(1, 1398, 66, 34, 16), id="super_of_tcp"),
+        pytest.param((1, 0x81, 116, 9, 84, 16), inner(0x81, 9, 66, 34, 16), id="with_ecn"),
+        pytest.param((1, 5, 92, 1400, 84, 6), inner(5, 1400, 42, 34, 6), id="super_of_udp"),
+        pytest.param((1, 1, 40, 1398, 84, 16), inner(1, 1398, 0, 34, 16), id="a_poor_hint"),
+        pytest.param((1, 0, 0, 0, 40, 16), None, id="checksum_in_between"),
+        pytest.param((1, 1, 0, 1398, 34, 16), None, id="tcp_where_udp_is"),
+        pytest.param((1, 1, 0, 1398, 60, 16), None, id="inside_the_inner_ethernet"),
+        pytest.param((1, 5, 0, 0, 34, 6), None, id="train_of_nothing"),
+        pytest.param((1, 1, 0, 0, 84, 16), None, id="super_of_nothing"),
+        pytest.param((0, 1, 0, 1398, 84, 16), None, id="super_without_open_checksum"),
+    ],
+)
+def test_what_a_tunnel_brings_is_told_apart(
+    fields: tuple[int, ...], expected: vnet.Received | None
+) -> None:
+    assert vnet.out_of_tunnel(vnet.HEADER.pack(*fields), ENCAPS[4]) == expected

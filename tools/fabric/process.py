@@ -95,6 +95,7 @@ class LabProcess:
         self._reap()
 
     def _reap(self) -> None:
-        """Take note of the end of a child; one that an earlier command has started is init's."""
+        """Take note of the end of a child; one that an earlier command has started is init's. Its
+        first thread may be gone a little before the others are."""
         if self._child is not None:
-            self._child.poll()
+            self._child.wait(STOP_TIMEOUT)

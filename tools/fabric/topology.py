@@ -109,7 +109,7 @@ class Lab(Settings):
     name: NodeName = "seed"
     vrf_vni: VniField = 5000  # type: ignore[assignment]
     shared_mac: MacField = Mac(bytes.fromhex("0000deadbeef"))
-    offload: Literal["auto", "off"] = "auto"
+    offload: Literal["auto", "sockets", "off"] = "auto"
 
 
 class Underlay(Settings):

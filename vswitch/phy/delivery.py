@@ -44,6 +44,11 @@ class Delivery:
 
     def write_train(self, train: Train) -> int:
         """Hand over the frames of a train, in order; return how many were taken."""
+        if train.header is not vnet.PLAIN:
+            frame = train.data[VXLAN_LEN:]
+            if vnet.is_super_frame(train.header):
+                return int(self.write_super(frame, train.header))
+            return int(not self._put(frame, train.header))
         if self._kinds and train.length > train.size:
             joined = _coalescer.coalesce(
                 train.slot, train.start, train.length, train.size, self._kinds

@@ -65,7 +65,7 @@ class MemoryPort:
         return True
 
     def write_train(self, train: Train) -> int:
-        return sum(self.write(packet[VXLAN_LEN:]) for packet in train.packets())
+        return sum(self.write(packet[VXLAN_LEN:], train.header) for packet in train.packets())
 
     def park(self, parked: bool) -> None:
         self.parked = parked
@@ -93,7 +93,8 @@ class MemoryTunnel:
     def __init__(self, network: MemoryNetwork, local: Vtep) -> None:
         self._network = network
         self.local = local
-        self.incoming: deque[tuple[Vtep, bytes, int]] = deque()
+        self.incoming: deque[tuple[Vtep, bytes, int, bytes]] = deque()
+        """Sender, packets, their size, and the `virtio_net_hdr` of a super-frame."""
         self.room: dict[Vtep, int] = {}
         self.faults = dict.fromkeys(FAULTS, 0)
 
@@ -109,12 +110,16 @@ class MemoryTunnel:
         for slot in inbox.slots[:most]:
             if not self.incoming:
                 return
-            source, packets, size = self.incoming.popleft()
+            source, packets, size, header = self.incoming.popleft()
             slot.data[: len(packets)] = packets
-            inbox.add(slot, len(packets), size, source)
+            if any(header):
+                inbox.add_incomplete(slot, len(packets), header, source)
+            else:
+                inbox.add(slot, len(packets), size, source)
 
     def send(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer = vnet.PLAIN) -> bool:
-        return self.send_train(vtep, flow, packet, len(packet))
+        """Send a packet, a super-frame in one piece."""
+        return self._send(vtep, bytes(packet), len(packet), bytes(header))
 
     def send_run(self, vtep: Vtep, flow: int, run: Run) -> int:
         frames = run.table[:, VXLAN_LEN:]
@@ -123,14 +128,16 @@ class MemoryTunnel:
         return sum(self.send(vtep, flow, packet) for packet in run.packets)
 
     def send_train(self, vtep: Vtep, flow: int, train: Buffer, size: int) -> bool:
+        return self._send(vtep, bytes(train), size, vnet.PLAIN)
+
+    def _send(self, vtep: Vtep, packets: bytes, size: int, header: bytes) -> bool:
         peer = self._network.tunnels.get(vtep)
         if peer is None:
             self.faults["refused"] += 1
             return False
-        packets = bytes(train)
         if self._network.lost(self.local, vtep, packets) or len(peer.incoming) >= QUEUE_LEN:
             return True
-        peer.incoming.append((self.local, packets, size))
+        peer.incoming.append((self.local, packets, size, header))
         return True
 
     def flush(self) -> int:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fcntl import ioctl
 from struct import Struct
@@ -86,28 +86,42 @@ def open_queue(name: str, netns: str | None, multi_queue: bool, offload: bool = 
     Raises OSError: EBUSY where another process holds the only queue, EPERM without rights,
     EINVAL where the device exists with other flags.
     """
-    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if multi_queue else 0)
+    # The guest hands over super-frames with open checksums, of every kind that the kernel knows.
+    offloads = (*(_OFFLOADS if offload else ()), 0)
     with inside(netns):
-        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
-            ioctl(fd, _TUNSETVNETHDRSZ, _INT.pack(vnet.VNET_LEN))
-            ioctl(fd, _TUNSETVNETLE, _INT.pack(1))
-            _set_offloads(fd, offload)
-        except BaseException:
-            os.close(fd)
-            raise
+        fd, _ = open_device(name, vnet.VNET_LEN, offloads, multi_queue=multi_queue)
     return fd
 
 
-def _set_offloads(fd: int, offload: bool) -> None:
-    """Have the guest hand over super-frames with open checksums, of every kind the kernel knows."""
-    for offloads in (*(_OFFLOADS if offload else ()), 0):
+def open_device(
+    name: str, header_len: int, offloads: Sequence[int], *, multi_queue: bool
+) -> tuple[int, str]:
+    """Open a queue of a TAP of this thread's namespace; return it and the name of the device, in
+    which the kernel has put a number for `%d`.
+
+    `offloads` are sets of TUN_F flags, of which the first is used that the kernel knows; EINVAL
+    where it knows none of them.
+    """
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if multi_queue else 0)
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        made = ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
+        ioctl(fd, _TUNSETVNETHDRSZ, _INT.pack(header_len))
+        ioctl(fd, _TUNSETVNETLE, _INT.pack(1))
+        _set_offloads(fd, offloads)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, _IFREQ.unpack(made)[0].rstrip(b"\0").decode()
+
+
+def _set_offloads(fd: int, offloads: Sequence[int]) -> None:
+    for flags in offloads:
         try:
-            ioctl(fd, _TUNSETOFFLOAD, offloads)
+            ioctl(fd, _TUNSETOFFLOAD, flags)
             return
         except OSError as error:
-            if error.errno != errno.EINVAL or not offloads:
+            if error.errno != errno.EINVAL or flags == offloads[-1]:
                 raise
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from ..wire import flows, vnet
 from ..wire.ethernet import Buffer
 from ..wire.flows import Bytes
-from ..wire.vxlan import Vtep
+from ..wire.offload import Segmenter
+from ..wire.vxlan import VXLAN_LEN, Vtep
 
 MAX_TRAIN_LEN = 65_535
 """The longest UDP payload, which is what one GRO receive can hold."""
@@ -32,12 +33,27 @@ _SLOT_LEN = 2 * MAX_TRAIN_LEN
 """Behind a train there is room for as much as its short last packet lacks."""
 
 
+_segmenter = Segmenter()
+
+
 class Train:
-    """One received train: `length` bytes at `start` of `slot`, `size` bytes a packet."""
+    """One received train: `length` bytes at `start` of `slot`, `size` bytes a packet.
 
-    __slots__ = ("data", "length", "size", "slot", "source", "start")
+    `header` is the `virtio_net_hdr` of its only frame, where it is not a complete one.
+    """
 
-    def __init__(self, slot: Bytes, start: int, length: int, size: int, source: Vtep) -> None:
+    __slots__ = ("data", "header", "length", "size", "slot", "source", "start")
+
+    def __init__(
+        self,
+        slot: Bytes,
+        start: int,
+        length: int,
+        size: int,
+        source: Vtep,
+        header: Buffer = vnet.PLAIN,
+    ) -> None:
+        self.header = header
         self.slot = slot
         self.start = start
         self.length = length
@@ -50,12 +66,34 @@ class Train:
         """How many packets it is."""
         return -(-self.length // self.size) if self.size else 1
 
+    @property
+    def datagrams(self) -> int:
+        """How many packets it is for whoever counts or polices: of a super-frame, those that it is
+        cut into, or one more."""
+        if not vnet.is_super_frame(self.header):
+            return self.count
+        _, _, _, size, start, _ = vnet.HEADER.unpack(self.header)
+        return max(1, -(-(self.length - VXLAN_LEN - int(start)) // max(int(size), 1)))
+
     def packets(self) -> list[memoryview]:
-        """Return the packets, each with its VXLAN header."""
+        """Return the packets, each with its VXLAN header, as they lie there."""
         data, length, size = self.data, self.length, self.size
         if length <= size:
             return [data]
         return [data[at : min(at + size, length)] for at in range(0, length, size)]
+
+    def complete_packets(self) -> list[memoryview]:
+        """Return the packets, as any receiver takes them: a super-frame is cut, which holds until
+        the next one is, and an open checksum filled in. None for what contradicts itself."""
+        if self.header is vnet.PLAIN:
+            return self.packets()
+        if not vnet.is_super_frame(self.header):
+            return [self.data] if vnet.complete(self.data[VXLAN_LEN:], self.header) else []
+        cut = _segmenter.segment(self.data, self.header)
+        if cut is None:
+            return []
+        train, size = cut
+        return [train[at : at + size] for at in range(0, len(train), size)]
 
 
 class Inbox:
@@ -78,6 +116,13 @@ class Inbox:
             return
         for start, part in flows.trains(slot, length, size):
             self.trains.append(Train(slot, start, part, min(size, part), source))
+
+    def add_incomplete(self, slot: Bytes, length: int, header: bytes, source: Vtep) -> None:
+        """Note that one packet has been received into `slot`, whose frame is a super-frame or has
+        an open checksum, as `header` says."""
+        # An open checksum is filled in, and the header then says so.
+        beside = header if vnet.is_super_frame(header) else bytearray(header)
+        self.trains.append(Train(slot, 0, length, length, source, beside))
 
 
 class Run:
@@ -131,13 +176,26 @@ class Tunnel(Protocol):
 
     @property
     def faults(self) -> dict[str, int]:
-        """Count the sends that failed, by the name of the cause (closed set: `FAULTS`)."""
+        """Count what failed, by the name of the cause (closed set: `FAULTS`)."""
 
     def close(self) -> None:
         """Release the sockets."""
 
 
-FAULTS = ("refused", "unreachable", "too_big", "no_buffers", "uncuttable", "other")
+FAULTS = (
+    *(
+        "refused",
+        "unreachable",
+        "too_big",
+        "no_buffers",
+        "uncuttable",
+        "damaged",
+        "overrun",
+        "other",
+    ),
+)
 """refused: nobody listens at the VTEP. unreachable: no route to it. too_big: the packet exceeds the
 path MTU; the outer packet is never fragmented (RFC 7348 section 4.3). no_buffers: the kernel's
-queue is full. uncuttable: a super-frame that contradicts itself, or of an unknown kind."""
+queue is full. uncuttable: a super-frame that contradicts itself, or of an unknown kind. damaged:
+received with a wrong checksum of the outer headers, where they are ours to verify and not the
+kernel's. overrun: received, but its lane of the shortcut was full. other: any other failed send."""

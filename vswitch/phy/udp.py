@@ -30,12 +30,15 @@ import ipaddress
 import socket
 from collections.abc import Callable, Iterable
 from struct import Struct
+from typing import Literal
 
 from ..wire import vnet, vxlan
 from ..wire.ethernet import Buffer
 from ..wire.offload import MAX_SUPER_LEN, Segmenter
 from ..wire.vxlan import VXLAN_LEN, Vtep
+from .shortcut import Shortcut, ShortcutGone
 from .tunnel import BUDGET, BUDGET_BYTES, FAULTS, Inbox, Run
+from .underlay import Underlay, UnderlayError
 
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_RECVERR = 10, 2, 11
 _IPV6_MTU_DISCOVER, _IPV6_PMTUDISC_DO, _IPV6_RECVERR = 23, 2, 25
@@ -85,13 +88,18 @@ class UdpTunnel:
         source_ports: int = 16,
         *,
         offload: bool = True,
+        shortcut: Callable[[], Shortcut] | None = None,
         notice: Callable[[str], None] = lambda said: None,
     ) -> None:
         """Bind to `local`. `source_ports` is the size of the sending pool, a power of two.
 
-        `notice` is told what the kernel cannot do. Raises TunnelError.
+        `shortcut` opens the way for super-frames, once the address is known to be ours; it may
+        raise UnderlayError. `notice` is told what the kernel cannot do. Raises TunnelError.
         """
         self._notice = notice
+        self._shortcut: Shortcut | None = None
+        self._sends_whole = self._claims_whole = False
+        """Whether super-frames go by the shortcut, and whether we say that we take them."""
         self._sends_trains = offload
         self._segmenter = Segmenter()
         self._held: list[Buffer] = []
@@ -100,11 +108,13 @@ class UdpTunnel:
         """Their source port's index, VTEP, and size."""
         self._lost = 0
         """Of those, how many could not be sent since the last `flush`."""
-        self._port = port
+        self._local, self._port = local, port
         self._version = ipaddress.ip_address(local).version
         self.faults = dict.fromkeys(FAULTS, 0)
         self.room: dict[Vtep, int] = {}
         self._pool: list[socket.socket] = []
+        self._ports: list[int] = []
+        """The source ports of those, where we claim to take super-frames."""
         self._lanes = [self._bound(local, port)]
         try:
             self._lanes[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -117,13 +127,13 @@ class UdpTunnel:
                     lane.setsockopt(_SOL_UDP, _UDP_NO_CHECK6_RX, 1)
             if offload:
                 self._receive_trains()
-            candidates = iter(vxlan.SOURCE_PORTS)
-            while len(self._pool) < source_ports:
-                self._add_sender(local, next(candidates))
+            self._mask = source_ports - 1
+            self._pool = self._open_pool(vxlan.SOURCE_PORTS)
+            if shortcut is not None:
+                self._open_shortcut(shortcut)
         except BaseException:
             self.close()
             raise
-        self._mask = source_ports - 1
 
     def _bound(self, local: Vtep, port: int, shared: bool = False) -> socket.socket:
         family = socket.AF_INET if self._version == 4 else socket.AF_INET6
@@ -145,24 +155,63 @@ class UdpTunnel:
             ) from error
         return sock
 
-    def _add_sender(self, local: Vtep, port: int) -> None:
+    def _open_shortcut(self, shortcut: Callable[[], Shortcut]) -> None:
         try:
-            sock = self._bound(local, port)
-        except TunnelError as error:
-            cause = error.__cause__
-            if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
-                return  # Somebody's ephemeral port; the next one will do.
+            self._shortcut = shortcut()
+        except UnderlayError as error:
+            self._notice(f"super-frames are cut here, and not by the kernel: {error}")
+            return
+        self._sends_whole = True
+        for lane in self._lanes:
+            self._shortcut.skip(lane)
+
+    def _open_pool(self, ports: Iterable[int]) -> list[socket.socket]:
+        """Open the sockets that send, from the first of these ports that are free. Raises
+        TunnelError; then none is open."""
+        pool: list[socket.socket] = []
+        candidates = iter(ports)
+        try:
+            while len(pool) <= self._mask:
+                try:
+                    pool.append(self._bound(self._local, next(candidates)))
+                except TunnelError as error:
+                    cause = error.__cause__
+                    if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
+                        continue  # Somebody's ephemeral port; the next one will do.
+                    raise
+                if self._version == 4:
+                    pool[-1].setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+                    pool[-1].setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+                else:
+                    pool[-1].setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IPV6_PMTUDISC_DO)
+                    pool[-1].setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+        except BaseException:
+            for sock in pool:
+                sock.close()
             raise
-        if self._version == 4:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
-            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IPV6_PMTUDISC_DO)
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
-        self._pool.append(sock)
+        return pool
+
+    def _claim_whole(self, claim: bool) -> None:
+        """Send from the ports that tell others whether we take super-frames."""
+        self._claims_whole = claim
+        try:
+            pool = self._open_pool(vxlan.WHOLE_PORTS if claim else vxlan.SOURCE_PORTS)
+        except TunnelError as error:
+            self._notice(f"the source ports stay as they are: {error}")
+            return
+        self._pool, old = pool, self._pool
+        self._ports = [sock.getsockname()[1] for sock in pool]
+        for sock in old:
+            sock.close()
+
+    @property
+    def way(self) -> str:
+        """Say by what packets go, for people."""
+        return f"sockets, and super-frames by {self._shortcut}" if self._sends_whole else "sockets"
 
     def filenos(self) -> list[int]:
-        return [lane.fileno() for lane in self._lanes]
+        queues = self._shortcut.filenos() if self._shortcut else []
+        return [*(lane.fileno() for lane in self._lanes), *queues]
 
     def _receive_trains(self) -> None:
         try:
@@ -173,6 +222,10 @@ class UdpTunnel:
 
     def read(self, inbox: Inbox, lane: int = 0, most: int = BUDGET) -> None:
         inbox.trains.clear()
+        if lane >= _LANES:
+            assert self._shortcut is not None
+            self._read_shortcut(self._shortcut, inbox, lane - _LANES, most)
+            return
         receive, add, total = self._lanes[lane].recvmsg_into, inbox.add, 0
         for view, slot in inbox.places if most >= BUDGET else inbox.places[:most]:
             try:
@@ -186,6 +239,20 @@ class UdpTunnel:
             total += length
             if total > BUDGET_BYTES:
                 return
+
+    def _read_shortcut(self, shortcut: Shortcut, inbox: Inbox, lane: int, most: int) -> None:
+        try:
+            self.faults["damaged"] += shortcut.read(inbox, lane, most)
+        except ShortcutGone:
+            # The sockets take what comes by another device, or by a new one of that name.
+            self._notice(
+                "the underlay's device has vanished: super-frames are cut here from now on"
+            )
+            self._sends_whole = False
+            self._claim_whole(False)
+            return
+        if inbox.trains and self._sends_whole and not self._claims_whole:
+            self._claim_whole(True)
 
     def send(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         if header[1]:
@@ -224,8 +291,24 @@ class UdpTunnel:
         return len(packets)
 
     def _send_super(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer) -> bool:
+        whole = memoryview(packet)
+        if self._sends_whole and self._ports and self._shortcut is not None:
+            self._release()  # What came before leaves before.
+            port = self._ports[flow & self._mask]
+            try:
+                refusal = self._shortcut.send(vtep, port, whole, header, self.room, self.measure)
+            except ShortcutGone:
+                refusal = None
+                self._sends_whole = False
+                self._notice(
+                    f"{self._shortcut} has vanished: super-frames are cut here from now on"
+                )
+            if refusal is not None:
+                if refusal:
+                    self._count(refusal)
+                return not refusal
         room = self.room.get(vtep, MAX_SUPER_LEN)
-        cut = self._segmenter.segment(memoryview(packet), header, room)
+        cut = self._segmenter.segment(whole, header, room)
         if cut is None:
             self.faults["uncuttable"] += 1
             return False
@@ -281,10 +364,10 @@ class UdpTunnel:
             return 0
         except OSError as error:
             if error.errno in _OF_AN_EARLIER_SEND:
-                self._count(error)
+                self._count(error.errno)
                 self._drain_errors(sock)
             elif error.errno not in _CANNOT_SEGMENT:
-                self._count(error)
+                self._count(error.errno)
                 return sum(-(-len(part) // size) for part in parts)
             refusal = error
         rows = [part[at : at + size] for part in parts for at in range(0, len(part), size)]
@@ -307,7 +390,7 @@ class UdpTunnel:
 
     def _recover(self, sock: socket.socket, error: OSError, vtep: Vtep, packet: Buffer) -> bool:
         """Count a failed send; where it failed for an earlier packet's sake, send once more."""
-        self._count(error)
+        self._count(error.errno)
         if error.errno == errno.EMSGSIZE:
             self.measure((vtep,))
             if len(packet) > self.room.get(vtep, 0):
@@ -318,12 +401,12 @@ class UdpTunnel:
         try:
             sock.sendto(packet, (vtep, self._port))
         except OSError as second:
-            self._count(second)
+            self._count(second.errno)
             return False
         return True
 
-    def _count(self, error: OSError) -> None:
-        self.faults[_FAULT_OF.get(error.errno or 0, "other")] += 1
+    def _count(self, number: int | None) -> None:
+        self.faults[_FAULT_OF.get(number or 0, "other")] += 1
 
     @staticmethod
     def _drain_errors(sock: socket.socket) -> None:
@@ -338,6 +421,8 @@ class UdpTunnel:
             family, level, option, headers = socket.AF_INET, socket.IPPROTO_IP, _IP_MTU, 28
         else:
             family, level, option, headers = socket.AF_INET6, socket.IPPROTO_IPV6, _IPV6_MTU, 48
+        if self._shortcut is not None:
+            self.faults["overrun"] += self._shortcut.overrun()
         for vtep in vteps:
             with socket.socket(family, socket.SOCK_DGRAM) as asking:
                 try:
@@ -349,3 +434,27 @@ class UdpTunnel:
     def close(self) -> None:
         for sock in (*self._lanes, *self._pool):
             sock.close()
+        if self._shortcut is not None:
+            self._shortcut.close()
+
+
+Offload = Literal["auto", "sockets", "off"]
+"""auto: all that the kernel can do. sockets: without the shortcut, so that packets pass the host's
+own firewall and IPsec. off: packet by packet."""
+
+
+def open_tunnel(
+    local: Vtep, port: int, source_ports: int, offload: Offload, notice: Callable[[str], None]
+) -> UdpTunnel:
+    """Open the tunnel as configured. `notice` is told what the kernel cannot do. Raises
+    TunnelError."""
+    return UdpTunnel(
+        local,
+        port,
+        source_ports,
+        offload=offload != "off",
+        shortcut=(lambda: Shortcut(Underlay(local, port), local, port))
+        if offload == "auto"
+        else None,
+        notice=notice,
+    )

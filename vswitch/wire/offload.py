@@ -118,6 +118,32 @@ def _pseudo_sum(frame: memoryview, layout: Layout, transport_len: int) -> int:
     return int.from_bytes((total % 0xFFFF).to_bytes(2, "big"), "little")
 
 
+Cut = tuple[Layout, int]
+"""The layout of a super-frame, and into how many bytes of payload each it is to be cut."""
+
+
+def how_to_cut(packet: memoryview, header: Buffer, room: int) -> Cut | None:
+    """Look at a super-frame, with its VXLAN header in front and its `virtio_net_hdr` beside it.
+
+    Packets of TCP, which is a stream, are at most `room` bytes long, whatever the header asks for.
+    None for a super-frame that is not of a kind we know, contradicts itself, or would be cut into
+    more than `MAX_SEGMENTS` (a guest of QEMU can ask for that, and for packets of any length).
+    """
+    _, gso, _, mss, start, _ = vnet.HEADER.unpack(header)
+    layout = layout_of(packet[VXLAN_LEN:])
+    if layout is None or gso & ~vnet.GSO_ECN != layout.gso_type:
+        return None
+    end = VXLAN_LEN + layout.header_len
+    if layout.is_tcp:
+        mss = min(mss, max(room - end, 0))
+    payload = len(packet) - end
+    if not mss or start != layout.transport_at or payload <= 0:
+        return None
+    if payload > mss * MAX_SEGMENTS or end + mss > MAX_SUPER_LEN:
+        return None
+    return layout, mss
+
+
 class _Fields:
     """The fields that number the packets, in the heads of a table of packets."""
 
@@ -190,26 +216,15 @@ class Segmenter:
     def segment(
         self, packet: memoryview, header: Buffer, room: int = MAX_SUPER_LEN
     ) -> tuple[memoryview, int] | None:
-        """Cut a super-frame, with its VXLAN header in front and its `virtio_net_hdr` beside it.
-
-        Packets of TCP, which is a stream, are at most `room` bytes long, whatever the header asks
-        for. Return the train and the size of its packets; None for a super-frame that is not of a
-        kind we know, or contradicts itself.
-        """
-        _, gso, _, mss, start, _ = vnet.HEADER.unpack(header)
-        layout = layout_of(packet[VXLAN_LEN:])
-        if layout is None or gso & ~vnet.GSO_ECN != layout.gso_type:
+        """Cut a super-frame, as `how_to_cut` says. Return the train and the size of its packets;
+        None where it cannot be cut."""
+        plan = how_to_cut(packet, header, room)
+        if plan is None:
             return None
+        layout, mss = plan
         end = VXLAN_LEN + layout.header_len
         payload = len(packet) - end
-        if layout.is_tcp:
-            mss = min(mss, max(room - end, 0))
-        if not mss or start != layout.transport_at or payload <= 0:
-            return None
         rows, size = -(-payload // mss), end + mss
-        # A guest of QEMU can hand over 69 kB, and ask for segments of more than 64.
-        if rows > MAX_SEGMENTS or size > MAX_SUPER_LEN:
-            return None
         if (shape := self._shape(layout, rows, size)) is None:
             return None
 

@@ -2,12 +2,17 @@
 
 It says whether the checksum is still to be filled in and whether the frame is a super-frame that
 is to be cut into segments. Ten bytes, little-endian with TUNSETVNETLE.
+
+Around a super-frame that travels in a tunnel whole stands a longer one, which also says where the
+outer headers are (`struct virtio_net_hdr_v1_hash_tunnel`; Linux 6.17). The fields that both have
+are the same, but count from the outer Ethernet header on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +37,30 @@ _UDP_LEN = 8
 PLAIN = bytes(VNET_LEN)
 """A frame that is complete as it stands."""
 
+_TUNNEL = Struct("<BBHHHHHIHHHH")
+"""As `HEADER`; buffers, hash, kind of hash and padding, which are unused here; where the outer UDP
+header and the inner IP header are."""
+TUNNEL_LEN = _TUNNEL.size
+_IN_TUNNEL = {4: 0x20, 6: 0x40}
+"""VIRTIO_NET_HDR_GSO_UDP_TUNNEL_IPV4 and _IPV6: beside the type, by the family of the tunnel."""
+_ANY_TUNNEL = 0x60
+_OUTER_CHECKSUM = 0x08
+"""VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM: the outer UDP checksum is to be completed, too."""
+_VALID_CHECKSUM = 0x02
+"""VIRTIO_NET_HDR_F_DATA_VALID: somebody has verified it already."""
+_ETHERNET_LEN = 14
+
+
+class Encap(NamedTuple):
+    """What stands before the frame in a tunnel."""
+
+    version: int
+    """Of the outer IP."""
+    udp_at: int
+    """Where the outer UDP header stands."""
+    length: int
+    """Up to the frame, in bytes."""
+
 
 def can_be_cut_to(header: Buffer, room: int) -> bool:
     """Say whether a frame that is longer than `room` leaves in packets that are not: a super-frame
@@ -44,6 +73,53 @@ def can_be_cut_to(header: Buffer, room: int) -> bool:
     if gso & ~GSO_ECN in (GSO_TCPV4, GSO_TCPV6):
         return True
     return bool(gso == GSO_UDP_L4 and start + _UDP_LEN + size <= room)
+
+
+def into_tunnel(
+    gso: int, start: int, offset: int, payload_at: int, size: int, encap: Encap
+) -> bytes:
+    """Return the header of a super-frame in a tunnel.
+
+    Of the inner frame: its GSO type, where its transport header stands and in that its checksum,
+    where its payload begins, and into how many bytes each that is to be cut.
+    """
+    flags = NEEDS_CHECKSUM | (_OUTER_CHECKSUM if encap.version == 6 else 0)
+    return _TUNNEL.pack(
+        *(flags, gso | _IN_TUNNEL[encap.version], encap.length + payload_at, size),
+        *(encap.length + start, offset),
+        *(0, 0, 0, 0),
+        *(encap.udp_at, encap.length + _ETHERNET_LEN),
+    )
+
+
+class Received(NamedTuple):
+    """What a header says of what has come by a tunnel."""
+
+    size: int
+    """Of a train: bytes of each packet, from behind the outer UDP header on. Else 0."""
+    header: bytes
+    """Of the inner frame."""
+    is_verified: bool
+    """Whether the outer checksum need not be looked at."""
+
+
+def out_of_tunnel(header: Buffer, encap: Encap) -> Received | None:
+    """Read the header of what a packet socket has taken from a tunnel: an ordinary one, which does
+    not say whether it counts to something inside the tunnel, but counts far enough. None for what
+    does not fit a tunnel."""
+    flags, gso, header_len, size, start, offset = HEADER.unpack_from(header)
+    if not flags & NEEDS_CHECKSUM:
+        return Received(0, PLAIN, bool(flags & _VALID_CHECKSUM)) if gso == GSO_NONE else None
+    if start == encap.udp_at:
+        # Of this machine, or joined by the kernel, which has verified it.
+        if gso == GSO_NONE:
+            return Received(0, PLAIN, True)
+        return Received(size, PLAIN, True) if gso == GSO_UDP_L4 and size else None
+    if start < encap.length + _ETHERNET_LEN or (gso != GSO_NONE and not size):
+        return None
+    inner_len = max(header_len - encap.length, 0) if gso else 0
+    inner = HEADER.pack(NEEDS_CHECKSUM, gso, inner_len, size, start - encap.length, offset)
+    return Received(0, inner, True)
 
 
 def is_super_frame(header: Buffer) -> bool:

@@ -27,8 +27,11 @@ OVERHEAD_IPV6 = 70
 """The same with outer IPv6 (40)."""
 _WITH_PORTS = frozenset({6, 17, 33, 132})
 """TCP, UDP, DCCP and SCTP begin with their ports."""
-SOURCE_PORTS = range(49152, 65536)
-"""Where outer source ports come from (RFC 7348 section 5)."""
+SOURCE_PORTS = range(49152, 61440)
+"""Where outer source ports come from: of RFC 7348 section 5, less the following."""
+WHOLE_PORTS = range(61440, 65536)
+"""The same for who takes super-frames of the tunnel in one piece, and says so by this (see
+`phy/shortcut.py`). Linux takes ports for its own VXLAN devices from below, by default."""
 
 
 def header(vni: int) -> bytes:
