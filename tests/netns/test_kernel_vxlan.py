@@ -30,9 +30,9 @@ VTEPS = {
 }
 
 
-@pytest.fixture(params=["auto", "off"])
+@pytest.fixture(params=["auto", "sockets", "off"])
 def offload(request: pytest.FixtureRequest) -> str:
-    """Trains cut from super-frames must be as good as single packets."""
+    """Super-frames, trains cut from them, and single packets must be as good as each other."""
     return str(request.param)
 
 
@@ -68,7 +68,10 @@ def _topology(name: str, offload: str, vteps: Vteps) -> Topology:
 def _add_vxlan(lab: Lab, node: str, remote: str, mac: str, address: str) -> None:
     """Put a kernel VXLAN device in the place of a node's daemon."""
     namespace = lab.node(node)
-    namespace.complete_checksums(UNDERLAY_LINK)
+    if lab.topology.lab.offload != "auto":
+        # Otherwise the kernel hands over whole super-frames with open checksums, which only the
+        # shortcut can tell.
+        namespace.complete_checksums(UNDERLAY_LINK)
     group = {"vxlan_group6" if ":" in remote else "vxlan_group": remote}
     namespace.add_link("vx0", "vxlan", vxlan_id=100, vxlan_port=4789, **group)
     namespace.link_up("vx0", address=mac, mtu=lab.topology.underlay.guest_mtu)
