@@ -132,7 +132,7 @@ def test_it_talks_and_every_byte_arrives(lab: Lab, guest: tuple[Guest, Card]) ->
 
 
 def _are_joined(transfer: Callable[[], None], frames: Callable[[], int], wanted: bool) -> bool:
-    """Say whether `transfer` takes many fewer frames than segments.
+    """Say whether `transfer` takes fewer frames than segments, which packets alone cannot.
 
     How much TCP puts into one depends on when it is let to send, and in an emulated guest on how
     busy the machine is. So what is wanted may come at one of several tries.
@@ -141,7 +141,7 @@ def _are_joined(transfer: Callable[[], None], frames: Callable[[], int], wanted:
     def are_few() -> bool:
         before = frames()
         transfer()
-        return frames() - before < SIZE / MSS * 0.75
+        return frames() - before < SIZE / MSS
 
     return first_good(are_few, bool, tries=4 if wanted else 1)
 
