@@ -53,7 +53,7 @@ class Identity(Settings):
     """Our own MAC, towards other leaves; by default 02:00 and the last four bytes of the VTEP."""
     source_ports: Literal[1, 2, 4, 8, 16, 32, 64] = 16
     offload: Literal["auto", "sockets", "off"] = "auto"
-    """auto: trains in the tunnel, where the kernel has them."""
+    """auto: trains, and super-frames whole, where the kernel has them. sockets: trains only."""
     too_big: Literal["drop", "fragment"] = "drop"
     """What becomes of IPv4 that does not fit into the tunnel and may be fragmented. (The sender of
     all else is told by ICMP.)"""

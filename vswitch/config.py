@@ -44,7 +44,8 @@ class Identity(Settings):
     source_ports: Literal[1, 2, 4, 8, 16, 32, 64] = 16
     """Size of the pool of outer source ports."""
     offload: Literal["auto", "sockets", "off"] = "auto"
-    """auto: super-frames at the ports, trains in the tunnel, where the kernel has them."""
+    """auto: super-frames at the ports and, whole or as trains, in the tunnel, where the kernel has
+    them. sockets: in the tunnel as trains only."""
     too_big: Literal["drop", "fragment"] = "drop"
     """What becomes of IPv4 that does not fit into the tunnel and may be fragmented. (The sender of
     all else is told by ICMP.)"""
