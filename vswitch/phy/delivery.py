@@ -42,13 +42,16 @@ class Delivery:
         self._kinds = frozenset(vnet.GSO_NAMES) if offload else frozenset[int]()
         self._notice = notice
 
+    def write(self, frame: Buffer, header: Buffer) -> bool:
+        """Hand over one frame, of any kind; say whether all of it was taken."""
+        if vnet.is_super_frame(header):
+            return self.write_super(frame, header)
+        return not self._put(frame, header)
+
     def write_train(self, train: Train) -> int:
         """Hand over the frames of a train, in order; return how many were taken."""
         if train.header is not vnet.PLAIN:
-            frame = train.data[VXLAN_LEN:]
-            if vnet.is_super_frame(train.header):
-                return int(self.write_super(frame, train.header))
-            return int(not self._put(frame, train.header))
+            return int(self.write(train.data[VXLAN_LEN:], train.header))
         if self._kinds and train.length > train.size:
             joined = _coalescer.coalesce(
                 train.slot, train.start, train.length, train.size, self._kinds

@@ -113,9 +113,7 @@ class PacketPort:
             size += length
 
     def write(self, frame: Buffer, header: Buffer = vnet.PLAIN) -> bool:
-        if header[1]:
-            return self._delivery.write_super(frame, header)
-        return not self._put(frame, header)
+        return self._delivery.write(frame, header)
 
     def write_train(self, train: Train) -> int:
         return self._delivery.write_train(train)

@@ -195,9 +195,7 @@ class TapPort:
                 return
 
     def write(self, frame: Buffer, header: Buffer = vnet.PLAIN) -> bool:
-        if header[1]:
-            return self._delivery.write_super(frame, header)
-        return not self._put(frame, header)
+        return self._delivery.write(frame, header)
 
     def write_train(self, train: Train) -> int:
         return self._delivery.write_train(train)

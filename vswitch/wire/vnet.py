@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import checksum
-from .ethernet import Buffer
+from .ethernet import HEADER_LEN, Buffer
 from .flows import Bytes
 
 HEADER = Struct("<BBHHHH")
@@ -43,12 +43,10 @@ header and the inner IP header are."""
 TUNNEL_LEN = _TUNNEL.size
 _IN_TUNNEL = {4: 0x20, 6: 0x40}
 """VIRTIO_NET_HDR_GSO_UDP_TUNNEL_IPV4 and _IPV6: beside the type, by the family of the tunnel."""
-_ANY_TUNNEL = 0x60
 _OUTER_CHECKSUM = 0x08
 """VIRTIO_NET_HDR_F_UDP_TUNNEL_CSUM: the outer UDP checksum is to be completed, too."""
 _VALID_CHECKSUM = 0x02
 """VIRTIO_NET_HDR_F_DATA_VALID: somebody has verified it already."""
-_ETHERNET_LEN = 14
 
 
 class Encap(NamedTuple):
@@ -88,7 +86,7 @@ def into_tunnel(
         *(flags, gso | _IN_TUNNEL[encap.version], encap.length + payload_at, size),
         *(encap.length + start, offset),
         *(0, 0, 0, 0),
-        *(encap.udp_at, encap.length + _ETHERNET_LEN),
+        *(encap.udp_at, encap.length + HEADER_LEN),
     )
 
 
@@ -115,7 +113,7 @@ def out_of_tunnel(header: Buffer, encap: Encap) -> Received | None:
         if gso == GSO_NONE:
             return Received(0, PLAIN, True)
         return Received(size, PLAIN, True) if gso == GSO_UDP_L4 and size else None
-    if start < encap.length + _ETHERNET_LEN or (gso != GSO_NONE and not size):
+    if start < encap.length + HEADER_LEN or (gso != GSO_NONE and not size):
         return None
     inner_len = max(header_len - encap.length, 0) if gso else 0
     inner = HEADER.pack(NEEDS_CHECKSUM, gso, inner_len, size, start - encap.length, offset)
