@@ -124,6 +124,13 @@ class DaemonProcess(LabProcess):
         with suppress(PermissionError):  # Without root they share the processor as others do.
             os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(PRIORITY))
 
+    def down(self) -> None:
+        """Stop it, whether or not it was waited for."""
+        if self._ready is not None:
+            self._ready.close()
+            self._ready = None
+        super().down()
+
     def wait_ready(self) -> None:
         """Wait until it says that it is ready, as systemd would. Raises LabError with the end of
         its log."""

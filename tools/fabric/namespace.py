@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyroute2 import Ethtool, IPRoute
+from pyroute2 import config as pyroute2
 from pyroute2 import netns as namespaces
 from pyroute2.netlink.exceptions import NetlinkError
 
@@ -32,6 +33,10 @@ _NEIGHBOUR_STATES = {
     0x40: "noarp",
     0x80: "permanent",
 }
+CREATE_TIMEOUT = 30
+"""Seconds. A new namespace waits in the kernel until those that have just gone are cleared away,
+which on a busy machine has taken longer than the two that pyroute2 gives it."""
+pyroute2.default_communicate_timeout = CREATE_TIMEOUT
 GSO_MAX_SIZE = 61_000
 _SYSCTLS = Path("/proc/sys/net")
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
