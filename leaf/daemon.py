@@ -21,9 +21,9 @@ from .config import BindingSettings, Config, Plan
 from .engine import Engine
 from .leases import Leases
 from .leasestore import LeaseStore, boot_id
+from .limits import Limits
 from .relayer import ToServer
 from .relaysocket import RelaySocket
-from .slowpath import Limits
 from .topology import Segment
 
 
@@ -75,7 +75,7 @@ class Daemon:
     async def start(self) -> str:
         """Learn what is configured, and begin to listen. Raises RelayError."""
         self.engine.measure()  # Before anybody is told what fits.
-        self.engine.slowpath.advertise(time.monotonic())
+        self.engine.slowpath.advertiser.advertise(time.monotonic())
         self._learn_configured(self.config.binding)
         for lane, fd in enumerate(self.tunnel.filenos()):
             self.shell.watch(fd, partial(self.engine.pump_tunnel, lane))
@@ -121,7 +121,7 @@ class Daemon:
         """Return a segment by name. Raises UnknownName."""
         for segment in self.config.segment:
             if segment.name == name:
-                found = self.engine.slowpath.segment(segment.vni)
+                found = self.engine.router.segment(segment.vni)
                 assert found is not None
                 return found
         known = ", ".join(segment.name for segment in self.config.segment)
@@ -138,7 +138,7 @@ class Daemon:
         refused = []
         for binding in bindings:
             self.engine.send(
-                self.engine.slowpath.learn(
+                self.engine.slowpath.discovery.learn(
                     self.segment(binding.segment),
                     binding.address,
                     binding.mac,
@@ -205,17 +205,17 @@ class Daemon:
     def _rebuild(self, old: Config) -> None:
         slowpath = self.engine.slowpath
         topology = configuration.topology(self.config)
-        self.engine.send(slowpath.last_words(topology))
+        self.engine.send(slowpath.advertiser.last_words(topology))
         lost = slowpath.replace_topology(topology)
         self.engine.measure()
-        slowpath.advertise(time.monotonic())
+        slowpath.advertiser.advertise(time.monotonic())
         if lost:
             self.log.info("bindings without a place were removed", count=len(lost))
         # Entries that are gone or changed are forgotten; entries that are new or have lost their
         # place are learnt. A configured guest that has moved meanwhile stays where it is.
         kept = set(old.binding) & set(self.config.binding)
         places = {(self.segment(b.segment).vni, b.address) for b in kept}
-        slowpath.forget(
+        slowpath.routes.forget(
             binding
             for binding in slowpath.bindings.all()
             if binding.state is State.CONFIGURED
