@@ -19,9 +19,10 @@ from vswitch.wire.ethernet import format_mac, parse_mac
 from vswitch.wire.vxlan import Vtep
 
 from .bindings import Binding, Outcome
-from .config import relay_addresses, router_mac
+from .configured import relay_addresses
 from .daemon import Daemon, UnknownName
 from .router import Entry, Reason
+from .sections import router_mac
 from .slowpath import EVENTS
 from .trace import TraceRequest, trace
 

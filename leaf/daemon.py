@@ -15,15 +15,17 @@ from vswitch.service import settings
 from vswitch.service.daemon import Shell
 from vswitch.wire.vxlan import Vtep
 
-from . import config as configuration
 from .bindings import State, Timers
-from .config import BindingSettings, Config, Plan
+from .config import Config
+from .configured import relay_addresses, topology
 from .engine import Engine
 from .leases import Leases
 from .leasestore import LeaseStore, boot_id
 from .limits import Limits
+from .plan import Plan, plan
 from .relayer import ToServer
 from .relaysocket import RelaySocket
+from .sections import BindingSettings
 from .topology import Segment
 
 
@@ -45,7 +47,7 @@ class Daemon:
         self._store: LeaseStore | None = None
         self._open_store(config)
         self.engine = Engine(
-            configuration.topology(config),
+            topology(config),
             tunnel,
             time.monotonic,
             timers=Timers(timers.confirm_after, timers.probe_interval, timers.probes),
@@ -97,7 +99,7 @@ class Daemon:
         then no more are open than before."""
         opened: dict[bytes, RelaySocket] = {}
         try:
-            for address in configuration.relay_addresses(config) - set(self._relays):
+            for address in relay_addresses(config) - set(self._relays):
                 opened[address] = RelaySocket(address)
         except BaseException:
             for relay in opened.values():
@@ -160,7 +162,7 @@ class Daemon:
         """Read the file again and apply the difference. Raises SettingsError; then nothing was
         changed. What needs a restart is reported and left as it was."""
         new = settings.load(self.path, Config)
-        plan = configuration.plan(self.config, new)
+        planned = plan(self.config, new)
         kept = self.config
         self._open_store(new.model_copy(update={"leaf": kept.leaf}))
         identity = kept.leaf.model_copy(
@@ -180,18 +182,18 @@ class Daemon:
             }
         )
         self._exchange_relays(opened)
-        for change in plan.changes:
+        for change in planned.changes:
             self.log.info("reload", change=change.verb, kind=change.kind, name=change.name)
-        if plan.changes:
+        if planned.changes:
             self._rebuild(kept)
-        for key in plan.needs_restart:
+        for key in planned.needs_restart:
             self.log.warning("reload: needs a restart", key=key)
-        self.log.info("reloaded", changes=len(plan.changes))
-        return plan
+        self.log.info("reloaded", changes=len(planned.changes))
+        return planned
 
     def _exchange_relays(self, opened: dict[bytes, RelaySocket]) -> None:
         """Use the relay addresses of the present configuration, `opened` and of those before."""
-        wanted = configuration.relay_addresses(self.config)
+        wanted = relay_addresses(self.config)
         for address in set(self._relays) - wanted:
             relay = self._relays.pop(address)
             self.shell.unwatch(relay.fileno())
@@ -204,9 +206,9 @@ class Daemon:
 
     def _rebuild(self, old: Config) -> None:
         slowpath = self.engine.slowpath
-        topology = configuration.topology(self.config)
-        self.engine.send(slowpath.advertiser.last_words(topology))
-        lost = slowpath.replace_topology(topology)
+        coming = topology(self.config)
+        self.engine.send(slowpath.advertiser.last_words(coming))
+        lost = slowpath.replace_topology(coming)
         self.engine.measure()
         slowpath.advertiser.advertise(time.monotonic())
         if lost:
