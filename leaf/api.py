@@ -19,9 +19,10 @@ from vswitch.wire.ethernet import format_mac, parse_mac
 from vswitch.wire.vxlan import Vtep
 
 from .bindings import Binding, Outcome
-from .config import relay_addresses, router_mac
+from .configured import relay_addresses
 from .daemon import Daemon, UnknownName
 from .router import Entry, Reason
+from .sections import router_mac
 from .slowpath import EVENTS
 from .trace import TraceRequest, trace
 
@@ -53,7 +54,7 @@ def make(daemon: Daemon) -> FastAPI:
     )
 
     def show(binding: Binding) -> dict[str, Any]:
-        segment = slowpath.segment(binding.segment)
+        segment = engine.router.segment(binding.segment)
         return {
             "segment": segment.name if segment else str(binding.segment),
             "address": str(ipaddress.ip_address(binding.address)),
@@ -76,8 +77,8 @@ def make(daemon: Daemon) -> FastAPI:
             "relays_from": [str(ipaddress.ip_address(a)) for a in relay_addresses(daemon.config)],
             "vswitches": [f"{v.name}={v.vtep}" for v in daemon.config.vswitch],
             "bindings": len(slowpath.bindings),
-            "gleaning": len(slowpath.gleaner),
-            "unanswered": slowpath.gleaner.negative,
+            "gleaning": len(slowpath.asker.gleaner),
+            "unanswered": slowpath.asker.gleaner.negative,
             "up_s": round(time.monotonic() - daemon.started, 1),
             "tunnel": daemon.tunnel.way,
             "tunnel_faults": engine.tunnel.faults,
@@ -109,7 +110,7 @@ def make(daemon: Daemon) -> FastAPI:
         for by, lease in islice(
             chain((("leaf", one) for one in own), (("server", one) for one in seen)), limit
         ):
-            segment = slowpath.segment(lease.segment)
+            segment = engine.router.segment(lease.segment)
             rows.append(
                 {
                     "segment": segment.name if segment else str(lease.segment),
@@ -176,13 +177,13 @@ def make(daemon: Daemon) -> FastAPI:
     async def counters() -> dict[str, Any]:
         return {
             "packets": {reason.value: engine.counts[reason] for reason in Reason},
-            "arp": {reason.value: count for reason, count in slowpath.arp_counts.items()},
-            "nd": {reason.value: count for reason, count in slowpath.nd_counts.items()},
+            "arp": {reason.value: count for reason, count in slowpath.discovery.arp_counts.items()},
+            "nd": {reason.value: count for reason, count in slowpath.discovery.nd_counts.items()},
             "dhcp": {reason.value: count for reason, count in slowpath.responder.counts.items()},
             "dhcp_relay": {name.value: n for name, n in slowpath.relayer.counts.items()},
             "dhcp_seen": {name.value: n for name, n in slowpath.relayer.lease_counts.items()},
-            "bindings": {name.value: n for name, n in slowpath.binding_counts.items()},
-            "glean": {name.value: n for name, n in slowpath.glean_counts.items()},
+            "bindings": {name.value: n for name, n in slowpath.routes.counts.items()},
+            "glean": {name.value: n for name, n in slowpath.asker.counts.items()},
             "events": {
                 **slowpath.events,
                 "send_failed": engine.send_failed,
@@ -199,14 +200,14 @@ def make(daemon: Daemon) -> FastAPI:
             raise UnknownName(f"segment {segment.name!r} is not on VTEP {body.vtep}")
         if segment.is_gateway(body.address) or segment.gateway_for(body.address) is None:
             raise ValueError("the address is not one of a guest of this segment")
-        before = dict(slowpath.binding_counts)
+        before = dict(slowpath.routes.counts)
         now = time.monotonic()
-        sends = slowpath.learn(
+        sends = slowpath.discovery.learn(
             segment, body.address, body.mac, body.vtep, now, sequence=body.sequence
         )
         engine.send(sends)
         daemon.shell.rearm()
-        outcome = next(o for o in Outcome if slowpath.binding_counts[o] != before[o])
+        outcome = next(o for o in Outcome if slowpath.routes.counts[o] != before[o])
         return {"outcome": outcome}
 
     @app.delete("/v1/bindings")
@@ -214,7 +215,7 @@ def make(daemon: Daemon) -> FastAPI:
         segment: str, mac: str, vtep: str, sequence: int | None = None
     ) -> dict[str, Any]:
         at = Vtep(str(ipaddress.ip_address(vtep)))
-        news = slowpath.withdraw(daemon.segment(segment), parse_mac(mac), at, sequence)
+        news = slowpath.routes.withdraw(daemon.segment(segment), parse_mac(mac), at, sequence)
         return {"outcome": news.outcome, "removed": [show(binding) for binding in news.changed]}
 
     @app.post("/v1/trace")
@@ -226,18 +227,19 @@ def make(daemon: Daemon) -> FastAPI:
     def samples() -> Iterator[Sample]:
         tables: tuple[tuple[str, str, dict[Any, int]], ...] = (
             ("packets", "Packets by the reason of their verdict.", engine.counts),
-            ("arp", "ARP messages by the rule that applied.", slowpath.arp_counts),
-            ("nd", "ND messages by the rule that applied.", slowpath.nd_counts),
+            ("arp", "ARP messages by the rule that applied.", slowpath.discovery.arp_counts),
+            ("nd", "ND messages by the rule that applied.", slowpath.discovery.nd_counts),
             ("dhcp", "DHCP messages by what became of them.", slowpath.responder.counts),
             ("dhcp_relay", "Relayed DHCP by what became of it.", slowpath.relayer.counts),
             ("dhcp_seen", "Leases of other servers, as seen.", slowpath.relayer.lease_counts),
-            ("binding_news", "News of bindings by outcome.", slowpath.binding_counts),
-            ("glean", "Gleaning by outcome.", slowpath.glean_counts),
+            ("binding_news", "News of bindings by outcome.", slowpath.routes.counts),
+            ("glean", "Gleaning by outcome.", slowpath.asker.counts),
         )
         for name, said, counts in tables:
             yield from metrics.counters(f"leaf_{name}", said, "reason", counts)
+        events = slowpath.events
         for name, said in EVENTS.items():
-            yield Sample("counter", f"leaf_{name}", said, {}, slowpath.events[name])
+            yield Sample("counter", f"leaf_{name}", said, {}, events[name])
         for name, said, value in (
             ("multicast_copies", "Copies of replicated packets.", engine.multicast_copies),
             (

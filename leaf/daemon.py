@@ -15,15 +15,17 @@ from vswitch.service import settings
 from vswitch.service.daemon import Shell
 from vswitch.wire.vxlan import Vtep
 
-from . import config as configuration
 from .bindings import State, Timers
-from .config import BindingSettings, Config, Plan
+from .config import Config
+from .configured import relay_addresses, topology
 from .engine import Engine
 from .leases import Leases
 from .leasestore import LeaseStore, boot_id
+from .limits import Limits
+from .plan import Plan, plan
 from .relayer import ToServer
 from .relaysocket import RelaySocket
-from .slowpath import Limits
+from .sections import BindingSettings
 from .topology import Segment
 
 
@@ -45,7 +47,7 @@ class Daemon:
         self._store: LeaseStore | None = None
         self._open_store(config)
         self.engine = Engine(
-            configuration.topology(config),
+            topology(config),
             tunnel,
             time.monotonic,
             timers=Timers(timers.confirm_after, timers.probe_interval, timers.probes),
@@ -75,7 +77,7 @@ class Daemon:
     async def start(self) -> str:
         """Learn what is configured, and begin to listen. Raises RelayError."""
         self.engine.measure()  # Before anybody is told what fits.
-        self.engine.slowpath.advertise(time.monotonic())
+        self.engine.slowpath.advertiser.advertise(time.monotonic())
         self._learn_configured(self.config.binding)
         for lane, fd in enumerate(self.tunnel.filenos()):
             self.shell.watch(fd, partial(self.engine.pump_tunnel, lane))
@@ -97,7 +99,7 @@ class Daemon:
         then no more are open than before."""
         opened: dict[bytes, RelaySocket] = {}
         try:
-            for address in configuration.relay_addresses(config) - set(self._relays):
+            for address in relay_addresses(config) - set(self._relays):
                 opened[address] = RelaySocket(address)
         except BaseException:
             for relay in opened.values():
@@ -121,7 +123,7 @@ class Daemon:
         """Return a segment by name. Raises UnknownName."""
         for segment in self.config.segment:
             if segment.name == name:
-                found = self.engine.slowpath.segment(segment.vni)
+                found = self.engine.router.segment(segment.vni)
                 assert found is not None
                 return found
         known = ", ".join(segment.name for segment in self.config.segment)
@@ -138,7 +140,7 @@ class Daemon:
         refused = []
         for binding in bindings:
             self.engine.send(
-                self.engine.slowpath.learn(
+                self.engine.slowpath.discovery.learn(
                     self.segment(binding.segment),
                     binding.address,
                     binding.mac,
@@ -160,7 +162,7 @@ class Daemon:
         """Read the file again and apply the difference. Raises SettingsError; then nothing was
         changed. What needs a restart is reported and left as it was."""
         new = settings.load(self.path, Config)
-        plan = configuration.plan(self.config, new)
+        planned = plan(self.config, new)
         kept = self.config
         self._open_store(new.model_copy(update={"leaf": kept.leaf}))
         identity = kept.leaf.model_copy(
@@ -180,18 +182,18 @@ class Daemon:
             }
         )
         self._exchange_relays(opened)
-        for change in plan.changes:
+        for change in planned.changes:
             self.log.info("reload", change=change.verb, kind=change.kind, name=change.name)
-        if plan.changes:
+        if planned.changes:
             self._rebuild(kept)
-        for key in plan.needs_restart:
+        for key in planned.needs_restart:
             self.log.warning("reload: needs a restart", key=key)
-        self.log.info("reloaded", changes=len(plan.changes))
-        return plan
+        self.log.info("reloaded", changes=len(planned.changes))
+        return planned
 
     def _exchange_relays(self, opened: dict[bytes, RelaySocket]) -> None:
         """Use the relay addresses of the present configuration, `opened` and of those before."""
-        wanted = configuration.relay_addresses(self.config)
+        wanted = relay_addresses(self.config)
         for address in set(self._relays) - wanted:
             relay = self._relays.pop(address)
             self.shell.unwatch(relay.fileno())
@@ -204,18 +206,18 @@ class Daemon:
 
     def _rebuild(self, old: Config) -> None:
         slowpath = self.engine.slowpath
-        topology = configuration.topology(self.config)
-        self.engine.send(slowpath.last_words(topology))
-        lost = slowpath.replace_topology(topology)
+        coming = topology(self.config)
+        self.engine.send(slowpath.advertiser.last_words(coming))
+        lost = slowpath.replace_topology(coming)
         self.engine.measure()
-        slowpath.advertise(time.monotonic())
+        slowpath.advertiser.advertise(time.monotonic())
         if lost:
             self.log.info("bindings without a place were removed", count=len(lost))
         # Entries that are gone or changed are forgotten; entries that are new or have lost their
         # place are learnt. A configured guest that has moved meanwhile stays where it is.
         kept = set(old.binding) & set(self.config.binding)
         places = {(self.segment(b.segment).vni, b.address) for b in kept}
-        slowpath.forget(
+        slowpath.routes.forget(
             binding
             for binding in slowpath.bindings.all()
             if binding.state is State.CONFIGURED

@@ -17,11 +17,13 @@ from vswitch.wire.vxlan import VXLAN_LEN, Vtep
 
 from .bindings import Bindings, Timers
 from .leases import Leases
+from .limits import Limits
+from .punt import Send
 from .relay import Reason as Relayed
 from .relayer import ToServer
 from .rewrite import Rewriter
 from .router import Reason, Router, Verdict
-from .slowpath import Limits, Send, SlowPath
+from .slowpath import SlowPath
 from .topology import Topology
 
 PUNTED = frozenset(

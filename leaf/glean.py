@@ -22,7 +22,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from vswitch.wire.vxlan import Vni, Vtep
+from vswitch.wire.vxlan import Vni
+
+from .punt import Punt
 
 MAX_ASKED = 2048
 """Addresses that are asked for at a time; with what is held for them 13 MB. One segment alone has
@@ -62,18 +64,11 @@ class Outcome(StrEnum):
     """No answer came."""
 
 
-class Held(NamedTuple):
-    """A packet that waits, and the VTEP it came from."""
-
-    source: Vtep
-    packet: bytes
-
-
 class Failed(NamedTuple):
     """An address that nobody answered for, and what was held for it."""
 
     key: Key
-    held: list[Held]
+    held: list[Punt]
 
 
 class Due(NamedTuple):
@@ -87,7 +82,7 @@ class Due(NamedTuple):
 class _Asked:
     next: float
     questions: int = 1
-    held: list[Held] = field(default_factory=list)
+    held: list[Punt] = field(default_factory=list)
 
 
 class Gleaner:
@@ -112,11 +107,12 @@ class Gleaner:
         self,
         key: Key,
         now: float,
-        held: Held | None = None,
+        held: Punt | None = None,
         may_ask: Callable[[], bool] = lambda: True,
     ) -> Outcome:
         """A packet (or, without one, an ARP question) wants an address. ASKED: ask for it now.
-        `may_ask` says whether the rates allow that; it is called only where that decides."""
+        `held` is the packet, with memory of its own (`Punt.kept`). `may_ask` says whether the rates
+        allow that; it is called only where that decides."""
         asked = self._asked.get(key)
         if asked is not None:
             return self._hold(asked, held)
@@ -138,14 +134,14 @@ class Gleaner:
         return self._negative.get(key, now) > now
 
     @staticmethod
-    def _hold(asked: _Asked, held: Held | None) -> Outcome:
+    def _hold(asked: _Asked, held: Punt | None) -> Outcome:
         if held is not None:
             if len(asked.held) >= MAX_HELD or len(held.packet) > MAX_HELD_LEN:
                 return Outcome.OVERFLOW
             asked.held.append(held)
         return Outcome.HELD
 
-    def resolved(self, key: Key) -> list[Held] | None:
+    def resolved(self, key: Key) -> list[Punt] | None:
         """The address has a binding: return what was held, or None where it was not asked for."""
         self._negative.pop(key, None)
         return self._leave(key).held if key in self._asked else None

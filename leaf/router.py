@@ -352,7 +352,11 @@ class Router:
 
     def segment_of(self, packet: Buffer) -> Segment | None:
         """Return the segment that a sound packet came from; none for a VRF's own VNI."""
-        domain = self._domains.get(packet[4] << 16 | packet[5] << 8 | packet[6])
+        return self.segment(Vni(packet[4] << 16 | packet[5] << 8 | packet[6]))
+
+    def segment(self, vni: Vni) -> Segment | None:
+        """Return the segment with this VNI; none where it is a VRF's own, or unknown."""
+        domain = self._domains.get(vni)
         return domain.segment if domain else None
 
     # -- topology ------------------------------------------------------------------------------

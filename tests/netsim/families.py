@@ -141,7 +141,7 @@ class _Ipv4(Family):
         return Error(packet.body[0], packet.body[1]), packet.body[24:28]
 
     def counts(self, slowpath: SlowPath) -> dict[Reason, int]:
-        return slowpath.arp_counts
+        return slowpath.discovery.arp_counts
 
 
 class _Ipv6(Family):
@@ -202,7 +202,7 @@ class _Ipv6(Family):
         return Error(packet.body[0], packet.body[1]), packet.body[32:48]
 
     def counts(self, slowpath: SlowPath) -> dict[Reason, int]:
-        return slowpath.nd_counts
+        return slowpath.discovery.nd_counts
 
 
 IPV4, IPV6 = _Ipv4(), _Ipv6()

@@ -81,7 +81,7 @@ def test_a_new_leaf_recovers_without_any_act_of_the_guests(rack: Rack) -> None:
     world.restart_leaf()
     assert len(world.leaf.slowpath.bindings) == 0
     assert world.reaches(rack.h1, rack.h3)
-    assert world.leaf.slowpath.glean_counts[GleanOutcome.RESOLVED] >= 1
+    assert world.leaf.slowpath.asker.counts[GleanOutcome.RESOLVED] >= 1
     assert rack.talk() == []
     assert rack.caches() == before
     assert world.astray() == []
@@ -146,7 +146,7 @@ def test_nobody_has_the_address(rack: Rack) -> None:
     world = rack.world
     nobody = rack.h3
     world.detach(nobody, "B")
-    world.leaf.slowpath.withdraw(world.topology.segments[0], nobody.mac, world.vteps["B"])
+    world.leaf.slowpath.routes.withdraw(world.topology.segments[0], nobody.mac, world.vteps["B"])
     since = len(world.wire)
     assert not world.reaches(rack.h6, nobody)
     world.advance(3.0)
@@ -173,8 +173,8 @@ def test_a_guest_that_vanishes_is_found_out_and_its_senders_are_told(family: Fam
     assert world.vswitches["B"].counts[Reason.UPLINK_MISS] > misses
     world.advance(40.0)
     assert world.leaf.slowpath.bindings.get(RED, h3.address) is None
-    assert world.leaf.slowpath.binding_counts[Outcome.EXPIRED] == len(FAMILIES)
-    assert world.leaf.slowpath.binding_counts[Outcome.WITHDRAWN] == 0
+    assert world.leaf.slowpath.routes.counts[Outcome.EXPIRED] == len(FAMILIES)
+    assert world.leaf.slowpath.routes.counts[Outcome.WITHDRAWN] == 0
     others = len(world.leaf.slowpath.bindings)
     assert others == 5 * len(FAMILIES), "they have answered their probes"
     for sender in (rack.h6, rack.h1):
@@ -214,12 +214,12 @@ def test_a_late_withdrawal_of_the_old_place_does_not_delete(
 ) -> None:
     world, h1 = rack.world, rack.h1
     world.move(h1, "B")
-    news = world.leaf.slowpath.withdraw(
+    news = world.leaf.slowpath.routes.withdraw(
         world.topology.segments[0], h1.mac, world.vteps["A"], sequence
     )
     assert news.outcome is Outcome.STALE
     assert rack.talk() == []
-    assert world.leaf.slowpath.glean_counts[GleanOutcome.ASKED] == 0
+    assert world.leaf.slowpath.asker.counts[GleanOutcome.ASKED] == 0
 
 
 def test_late_news_of_the_old_place_with_its_sequence_does_not_draw_traffic_back(
@@ -228,10 +228,10 @@ def test_late_news_of_the_old_place_with_its_sequence_does_not_draw_traffic_back
     world, h1 = rack.world, rack.h1
     segment = world.topology.segments[0]
     slowpath = world.leaf.slowpath
-    slowpath.learn(segment, h1.address, h1.mac, world.vteps["A"], world.now, sequence=7)
+    slowpath.discovery.learn(segment, h1.address, h1.mac, world.vteps["A"], world.now, sequence=7)
     world.move(h1, "B")
-    slowpath.learn(segment, h1.address, h1.mac, world.vteps["A"], world.now, sequence=7)
-    assert slowpath.binding_counts[Outcome.STALE] == 1
+    slowpath.discovery.learn(segment, h1.address, h1.mac, world.vteps["A"], world.now, sequence=7)
+    assert slowpath.routes.counts[Outcome.STALE] == 1
     assert rack.talk() == []
 
 
@@ -268,7 +268,7 @@ def test_a_leaf_that_believes_wrongly_makes_no_ping_pong(rack: Rack) -> None:
     segment = world.topology.segments[0]
     slowpath = world.leaf.slowpath
     for guest, wrong in ((rack.h1, "B"), (rack.h3, "A")):
-        slowpath.learn(segment, guest.address, guest.mac, world.vteps[wrong], world.now)
+        slowpath.discovery.learn(segment, guest.address, guest.mac, world.vteps[wrong], world.now)
     since = len(world.wire)
     assert not world.reaches(rack.h1, rack.h3)
     assert len(world.ip_packets(since)) == 2

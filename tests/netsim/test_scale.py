@@ -21,9 +21,10 @@ import pytest
 
 from leaf.bindings import Bindings, Outcome
 from leaf.fib import Fib, Prefix
+from leaf.limits import Limits
 from leaf.router import Reason as LeafReason
 from leaf.router import Router
-from leaf.slowpath import Limits, SlowPath
+from leaf.slowpath import SlowPath
 from leaf.topology import Gateway, Group, Segment, Topology, Vrf
 from tests.frames import BROADCAST, SHARED_MAC, arp, ip, mac, udp, vxlan
 from tests.netsim.world import LEAF, Silence
@@ -177,7 +178,7 @@ def test_scale_a_hundred_thousand_bindings_are_learnt_through_the_slow_path(
         assert slowpath.handle(router.decide(vtep, packet), vtep, packet, number / 1e4) == []
     each = (perf_counter() - start) / count
     say(f"learnt by ARP: {each * 1e6:.1f} us each, {1 / each:,.0f} a second")
-    assert slowpath.binding_counts[Outcome.LEARNT] == count
+    assert slowpath.routes.counts[Outcome.LEARNT] == count
     for number in range(0, count, 997):
         entry = router.fib("tenant").hosts[address(number)]
         assert entry.verdict.vtep == VTEPS[number % len(VTEPS)]

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from leaf.bindings import DEFAULT_TIMERS, Timers
 from leaf.engine import Engine as Leaf
-from leaf.slowpath import Limits
+from leaf.limits import Limits
 from leaf.topology import Group, Segment, Topology, Vrf
 from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, mac
 from tests.netsim.families import IPV4, Family

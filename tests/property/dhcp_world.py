@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from struct import unpack_from
 
 from leaf.leases import Lease, Leases, Pool, State
-from leaf.slowpath import Send
+from leaf.punt import Send
 from tests.frames import BROADCAST, SHARED_MAC, checksum, datagram, mac, pseudo, v4, v6, vxlan
 from tests.unit.leaf_world import LEASE_TIME, ONE, RESERVED, A, B, World, rebuilt
 from vswitch.wire import ipv6

@@ -18,8 +18,9 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6
 from scapy.layers.l2 import Ether
 
 from leaf.bindings import Binding, Bindings, Timers
+from leaf.limits import Limits
 from leaf.router import HEADER_LEN, IP_AT, Entry, Reason, Router
-from leaf.slowpath import Limits, SlowPath
+from leaf.slowpath import SlowPath
 from leaf.topology import Segment, Topology
 from tests.frames import (
     ALL_NODES_MAC,
@@ -152,10 +153,10 @@ def state(world: World) -> list[object]:
     return [
         [(copy.copy(fib.hosts), fib.prefixes) for fib in fibs],
         [repr(binding) for binding in world.bindings.all()],
-        len(slowpath.gleaner),
-        slowpath.gleaner.negative,
-        dict(slowpath.arp_counts),
-        dict(slowpath.nd_counts),
+        len(slowpath.asker.gleaner),
+        slowpath.asker.gleaner.negative,
+        dict(slowpath.discovery.arp_counts),
+        dict(slowpath.discovery.nd_counts),
         dict(slowpath.events),
     ]
 
@@ -193,7 +194,7 @@ def test_the_slow_path_survives_whatever_it_is_handed(
     world.slowpath = SlowPath(
         world.topology, world.router, world.bindings, FREE, on_failure=failures.append
     )
-    world.slowpath.advertise(1e9)  # Not of interest here.
+    world.slowpath.advertiser.advertise(1e9)  # Not of interest here.
     for now, (source, packet) in enumerate(arrivals):
         verdict = world.router.decide(source, packet)
         sends = world.slowpath.handle(verdict, source, packet, float(now))
@@ -382,7 +383,7 @@ class History:
         self.now += 0.01
         if what == "learn":
             vni, host, guest, vtep, sequence, configured = how
-            slowpath.learn(
+            slowpath.discovery.learn(
                 world.segment(vni),
                 address(vni, host),
                 guest,
@@ -396,7 +397,7 @@ class History:
             world.punt(vtep, vxlan(vni, rarp(guest)), self.now)
         elif what == "withdraw":
             vni, guest, vtep, sequence = how
-            slowpath.withdraw(world.segment(vni), guest, vtep, sequence)
+            slowpath.routes.withdraw(world.segment(vni), guest, vtep, sequence)
         elif what == "doubt":
             every = world.bindings.all()
             if every:
@@ -431,9 +432,9 @@ def test_older_news_never_changes_anything(history: list[Step]) -> None:
         old, here = binding.sequence - 1, (binding.segment, binding.mac)
         segment = made.world.segment(binding.segment)
         for vtep in (A, B):
-            made.world.slowpath.withdraw(segment, binding.mac, vtep, old)
+            made.world.slowpath.routes.withdraw(segment, binding.mac, vtep, old)
             bindings.arrived(*here, vtep, made.now, sequence=old)
-            made.world.slowpath.learn(
+            made.world.slowpath.discovery.learn(
                 segment, binding.address, binding.mac, vtep, made.now, sequence=old
             )
     assert state(made.world)[:2] == before
@@ -527,9 +528,9 @@ def test_a_reload_ends_where_a_fresh_start_would(history: list[Step], seed: int)
     fresh_router = Router(new)
     fresh = SlowPath(new, fresh_router, Bindings(capacity=100), Limits())
     for binding, _ in kept:
-        segment = fresh.segment(binding.segment)
+        segment = fresh_router.segment(binding.segment)
         assert segment is not None
-        fresh.learn(segment, binding.address, binding.mac, binding.vtep, 0.0)
+        fresh.discovery.learn(segment, binding.address, binding.mac, binding.vtep, 0.0)
     assert shown(made.world.router, new) == shown(fresh_router, new)
 
 
@@ -593,7 +594,7 @@ def test_a_move_never_moves_one_family_without_the_other(
 
     def start(number: int, vtep: Vtep) -> None:
         for address_ in (*map(packed, NEWS_ADDRESSES[number]), v6(link_local(mac(number)))):
-            world.slowpath.learn(segment, address_, Mac(mac(number)), vtep, 0.0)
+            world.slowpath.discovery.learn(segment, address_, Mac(mac(number)), vtep, 0.0)
         where[number] = vtep
 
     for number in NEWS_ADDRESSES:
@@ -602,7 +603,7 @@ def test_a_move_never_moves_one_family_without_the_other(
         if what == "restart":
             start(number, vtep)
         elif what == "withdraw":
-            world.slowpath.withdraw(segment, Mac(mac(number)), vtep)
+            world.slowpath.routes.withdraw(segment, Mac(mac(number)), vtep)
             if where.get(number) == vtep:
                 del where[number]
         elif number in where:

@@ -8,7 +8,7 @@ from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
-from leaf.slowpath import Send
+from leaf.punt import Send
 from tests.frames import BROADCAST, vxlan
 from tests.unit.leaf_world import ONE, A, World
 from vswitch.wire.vxlan import Vtep

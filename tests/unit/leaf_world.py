@@ -19,14 +19,30 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from scapy.layers.l2 import ARP, Ether
+
 from leaf.bindings import DEFAULT_TIMERS, Bindings, Timers
 from leaf.fib import Prefix
 from leaf.leases import Leases, Pool
+from leaf.limits import Limits
+from leaf.punt import Send
 from leaf.rewrite import rewrite
 from leaf.router import Router, Verdict
-from leaf.slowpath import Limits, Send, SlowPath
+from leaf.slowpath import SlowPath
 from leaf.topology import Gateway, Group, Route, Segment, Service, Topology, Vrf
-from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, ip, ip6, link_local, mac, v4, v6, vxlan
+from tests.frames import (
+    BROADCAST,
+    OTHER_SHARED_MAC,
+    SHARED_MAC,
+    arp,
+    ip,
+    ip6,
+    link_local,
+    mac,
+    v4,
+    v6,
+    vxlan,
+)
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.nd import Advertisement, PrefixInfo
 from vswitch.wire.vxlan import Vni, Vtep
@@ -85,6 +101,9 @@ X1 = Guest("1.1.1.1", Mac(mac(0x11)), B, SAME)
 """The other tenant's 1.1.1.1."""
 GUESTS = (H1, H2, H3, H4, H5, H6, H7, R9, X1)
 GUESTS6 = tuple(guest.six for guest in GUESTS)
+LATE = Guest("1.1.1.77", mac(77), B)
+"""A guest that the leaf does not know yet."""
+GATEWAY: Final = "1.1.1.254"
 
 
 def prefix(text: str) -> Prefix:
@@ -196,14 +215,14 @@ class World:
             self.learn(guest)
 
     def segment(self, vni: Vni) -> Segment:
-        found = self.slowpath.segment(vni)
+        found = self.router.segment(vni)
         assert found is not None
         return found
 
     def learn(
         self, guest: Guest, now: float = 0.0, *, at: Vtep | None = None, configured: bool = False
     ) -> list[Send]:
-        return self.slowpath.learn(
+        return self.slowpath.discovery.learn(
             self.segment(guest.segment),
             guest.address,
             guest.mac,
@@ -228,3 +247,28 @@ def forwarded(packet: bytes, verdict: Verdict) -> bytes:
     edited = bytearray(packet)
     rewrite(memoryview(edited), verdict)
     return bytes(edited)
+
+
+def announces(guest: Guest) -> bytes:
+    return vxlan(guest.segment, arp(BROADCAST, guest.mac, guest.ip, guest.ip))
+
+
+def answers(guest: Guest) -> bytes:
+    """What the guest says to the leaf's question."""
+    shared = SHARED[guest.vtep]
+    return vxlan(guest.segment, arp(shared, guest.mac, guest.ip, GATEWAY, op=2))
+
+
+def questions(sends: list[Send]) -> list[tuple[str, str]]:
+    """The ARP questions among what was sent: to which vswitch, for which address."""
+    asked = []
+    for send in sends:
+        frame = Ether(send.packet[8:])
+        if ARP in frame and frame[ARP].op == 1:
+            asked.append((send.vtep, frame[ARP].pdst))
+    return asked
+
+
+def one_of(number: int) -> Guest:
+    """One of the MACs of a guest on A that floods with sixteen."""
+    return H1._replace(mac=Mac(mac(0x100 + number % 16)))

@@ -15,9 +15,10 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
+from leaf.limits import Limits
+from leaf.punt import Send
 from leaf.relay import Reason
 from leaf.relayer import ToServer
-from leaf.slowpath import Limits, Send
 from leaf.snoop import Outcome
 from leaf.topology import Relay
 from tests.frames import link_local, v4, v6, vxlan

@@ -14,7 +14,7 @@ from scapy.layers.l2 import ARP, Ether
 
 from leaf.bindings import State, Timers
 from leaf.neighbour import Reason
-from leaf.slowpath import Send
+from leaf.punt import Send
 from tests.frames import BROADCAST, OTHER_SHARED_MAC, SHARED_MAC, arp, mac, rarp, v4, vxlan
 from tests.unit.leaf_world import (
     GUESTS,
@@ -128,7 +128,7 @@ def test_every_message_is_counted_by_its_reason(world: World) -> None:
     world.punt(A, vxlan(ONE, arp(BROADCAST, H1.mac, H1.ip, H2.ip)))
     world.punt(A, vxlan(ONE, arp(BROADCAST, H1.mac, H1.ip, H2.ip)))
     world.punt(A, vxlan(ONE, arp(BROADCAST, H1.mac, H1.ip, H3.ip, op=7)))
-    counts = world.slowpath.arp_counts
+    counts = world.slowpath.discovery.arp_counts
     assert (counts[Reason.SAME_VTEP], counts[Reason.MALFORMED]) == (2, 1)
     assert sum(counts.values()) == 3
 
@@ -151,7 +151,7 @@ def test_every_message_is_counted_by_its_reason(world: World) -> None:
 def test_whatever_a_guest_says_tells_where_it_is(world: World, frame: bytes) -> None:
     """Every address of the MAC moves, whichever of them the message names."""
     second = v4("1.1.1.101")
-    world.slowpath.learn(world.segment(ONE), second, H1.mac, A, 0.0)
+    world.slowpath.discovery.learn(world.segment(ONE), second, H1.mac, A, 0.0)
     world.punt(C, vxlan(ONE, frame))
     for address in (H1.address, second):
         binding = world.bindings.get(ONE, address)

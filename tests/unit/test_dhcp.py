@@ -16,7 +16,7 @@ from leaf.bindings import State as BindingState
 from leaf.dhcp import Reason
 from leaf.leases import Client as LeaseClient
 from leaf.leases import Lease, Leases, Pool, State
-from leaf.slowpath import Limits
+from leaf.limits import Limits
 from leaf.topology import Service
 from tests.frames import BROADCAST, SHARED_MAC, arp, mac, v4, vxlan
 from tests.unit.dhcp_client import ACK, GATEWAY, NAK, OFFER, XID, Client, message
@@ -152,19 +152,19 @@ def test_a_client_gets_what_it_had_and_then_what_it_wishes(world: World) -> None
 
 def test_an_address_that_somebody_uses_is_passed_over(world: World) -> None:
     """Whoever gave it to himself is bound to it, by ARP."""
-    world.slowpath.learn(world.segment(ONE), v4(POOL[0]), mac(66), A, 0.0)
+    world.slowpath.discovery.learn(world.segment(ONE), v4(POOL[0]), mac(66), A, 0.0)
     assert Client(world, mac(1)).get() == POOL[1]
     refused = Client(world, mac(2)).select(POOL[0])
     assert refused is not None and refused.kind == NAK
 
 
 def test_what_was_passed_over_is_not_lost(world: World) -> None:
-    world.slowpath.learn(world.segment(ONE), v4(POOL[0]), mac(66), A, 0.0)
+    world.slowpath.discovery.learn(world.segment(ONE), v4(POOL[0]), mac(66), A, 0.0)
     given = [Client(world, mac(n)).get() for n in range(1, 4)]
     assert given == POOL[1:]
     late = Client(world, mac(9))
     assert late.discover() is None
-    world.slowpath.forget(world.bindings.of_mac(ONE, mac(66)))
+    world.slowpath.routes.forget(world.bindings.of_mac(ONE, mac(66)))
     assert late.get(10.0) == POOL[0]
 
 
@@ -280,12 +280,12 @@ def test_a_leased_address_is_not_learnt_for_another_guest(world: World) -> None:
     client.get()
     announce(world, mac(66), address)
     assert bound(world, address) == mac(1)
-    assert world.slowpath.binding_counts[Outcome.PINNED] == 1
+    assert world.slowpath.routes.counts[Outcome.PINNED] == 1
     announce(world, mac(1), address, 1.0)  # It may have moved.
     binding = world.bindings.get(ONE, v4(address))
     assert binding is not None and (binding.mac, binding.vtep) == (mac(1), B)
     # Nor while its owner is silent, and nothing but the lease tells whose it is.
-    world.slowpath.forget([binding])
+    world.slowpath.routes.forget([binding])
     announce(world, mac(66), address, 2.0)
     assert bound(world, address) is None
     again = client.renew(address, 3.0)
@@ -423,7 +423,7 @@ def test_an_expiry_ends_the_binding(world: World) -> None:
 def test_a_configured_binding_and_that_of_another_mac_stay(world: World) -> None:
     client = Client(world, mac(1))
     address = client.get()
-    world.slowpath.learn(world.segment(ONE), v4(address), mac(1), A, 0.0, configured=True)
+    world.slowpath.discovery.learn(world.segment(ONE), v4(address), mac(1), A, 0.0, configured=True)
     client.release(address)
     binding = world.bindings.get(ONE, v4(address))
     assert binding is not None and binding.state is BindingState.CONFIGURED

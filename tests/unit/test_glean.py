@@ -13,10 +13,10 @@ from leaf.glean import (
     Due,
     Failed,
     Gleaner,
-    Held,
     Key,
     Outcome,
 )
+from leaf.punt import Punt
 from vswitch.wire.vxlan import Vni, Vtep
 
 A = Vtep("192.0.2.11")
@@ -26,8 +26,8 @@ def key(number: int, segment: int = 10) -> Key:
     return (Vni(segment), number.to_bytes(4, "big"))
 
 
-def held(number: int, length: int = 60) -> Held:
-    return Held(A, bytes([number]) * length)
+def held(number: int, length: int = 60) -> Punt:
+    return Punt(A, bytes([number]) * length, (A, "the guest"))
 
 
 K, L = key(1), key(2)

@@ -10,8 +10,9 @@ from scapy.layers.inet import ICMP, IP, TCP, IPOption_NOP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
+from leaf.limits import Limits
+from leaf.punt import Send
 from leaf.router import IP_AT
-from leaf.slowpath import Limits, Send
 from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, echo, fragments, ip, mac, vxlan
 from tests.unit.leaf_world import (
     FAR_LEAF,

@@ -16,8 +16,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
+from leaf.punt import Send
 from leaf.router import IP_AT
-from leaf.slowpath import Send
 from tests.frames import (
     OTHER_SHARED_MAC,
     SHARED_MAC,

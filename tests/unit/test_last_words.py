@@ -14,7 +14,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import Ether
 
-from leaf.slowpath import Send
+from leaf.punt import Send
 from leaf.topology import Topology
 from tests.frames import link_local
 from tests.unit.leaf_world import ONE, SAME, SHARED, TWO, A, B, C, World, topology
@@ -63,7 +63,7 @@ def _with_another_vni(made: Topology) -> None:
 def test_a_gateway_that_goes_is_no_default_router(world: World, change: Any) -> None:
     new = topology(ipv6=True)
     change(new)
-    sends = world.slowpath.last_words(new)
+    sends = world.slowpath.advertiser.last_words(new)
     assert [send.vtep for send in sends] == [A, B, C]
     for send in sends:
         assert said(send) == {
@@ -83,7 +83,7 @@ def test_a_prefix_that_goes_is_deprecated_and_the_gateway_stays(world: World) ->
     stays = new.segments[0].advertised
     assert stays is not None
     new.segments[0].advertised = stays._replace(prefixes=stays.prefixes[:1])
-    sends = world.slowpath.last_words(new)
+    sends = world.slowpath.advertiser.last_words(new)
     assert [send.vtep for send in sends] == [A, B, C]
     for send in sends:
         read = said(send)
@@ -92,7 +92,7 @@ def test_a_prefix_that_goes_is_deprecated_and_the_gateway_stays(world: World) ->
 
 
 def test_what_stays_as_it_is_is_not_talked_about(world: World) -> None:
-    assert world.slowpath.last_words(topology(ipv6=True)) == []
+    assert world.slowpath.advertiser.last_words(topology(ipv6=True)) == []
 
 
 def test_a_new_prefix_takes_nothing_back(world: World) -> None:
@@ -101,13 +101,13 @@ def test_a_new_prefix_takes_nothing_back(world: World) -> None:
     assert stays is not None
     more = stays.prefixes[0]._replace(network=bytes(range(16)))
     new.segments[0].advertised = stays._replace(prefixes=(*stays.prefixes, more), mtu=1300)
-    assert world.slowpath.last_words(new) == []
+    assert world.slowpath.advertiser.last_words(new) == []
 
 
 def test_where_nothing_was_advertised_nothing_is_taken_back() -> None:
     new = topology()
     new.vrfs[1].segments.clear()
-    assert World().slowpath.last_words(new) == []
+    assert World().slowpath.advertiser.last_words(new) == []
 
 
 def test_a_vswitch_that_another_leaf_may_serve_is_told_nothing(world: World) -> None:
@@ -115,17 +115,19 @@ def test_a_vswitch_that_another_leaf_may_serve_is_told_nothing(world: World) -> 
     new = topology(ipv6=True)
     for segment in new.segments:
         segment.vteps.pop(A)
-    assert world.slowpath.last_words(new) == []
+    assert world.slowpath.advertiser.last_words(new) == []
     new.segments[1].advertised = None
-    assert [(send.vtep, send.packet[6]) for send in world.slowpath.last_words(new)] == [(B, TWO)]
+    assert [(send.vtep, send.packet[6]) for send in world.slowpath.advertiser.last_words(new)] == [
+        (B, TWO)
+    ]
 
 
 def test_deciding_changes_nothing_but_the_count(world: World) -> None:
     new = topology(ipv6=True)
     del new.vrfs[1]
-    assert {send.vtep for send in world.slowpath.last_words(new)} == {A, B}
-    assert world.slowpath.segment(SAME) is not None
+    assert {send.vtep for send in world.slowpath.advertiser.last_words(new)} == {A, B}
+    assert world.router.segment(SAME) is not None
     world.slowpath.replace_topology(new)
-    world.slowpath.advertise(10.0)
+    world.slowpath.advertiser.advertise(10.0)
     assert {send.packet[6] for send in world.slowpath.tick(10.0)} == {ONE, TWO}
-    assert world.slowpath.last_words(new) == []
+    assert world.slowpath.advertiser.last_words(new) == []

@@ -10,8 +10,9 @@ from scapy.layers.l2 import Ether
 
 from leaf.bindings import DEFAULT_TIMERS
 from leaf.engine import Engine
+from leaf.limits import Limits
 from leaf.mtu import Mtus
-from leaf.slowpath import Limits, Send
+from leaf.punt import Send
 from leaf.topology import Segment, Topology
 from tests.frames import mac, rs, vxlan
 from tests.unit.dhcp_client import Client

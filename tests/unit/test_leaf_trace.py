@@ -169,5 +169,5 @@ def test_asking_changes_nothing(world: World) -> None:
     ask(world, arp=True, src_ip=H1.ip, dst_ip="1.1.1.77")
     ask(world, src_ip=H1.ip, dst_ip="1.1.1.77")
     assert [repr(binding) for binding in world.bindings.all()] == before
-    assert len(world.slowpath.gleaner) == 0
-    assert not any(world.slowpath.arp_counts.values())
+    assert len(world.slowpath.asker.gleaner) == 0
+    assert not any(world.slowpath.discovery.arp_counts.values())

@@ -41,9 +41,9 @@ def test_a_damaged_packet_is_refused_wherever_it_stands_and_its_neighbours_are_n
         max_bindings=10,
     )
     for guest in (H1, H3):
-        segment = engine.slowpath.segment(guest.segment)
+        segment = engine.router.segment(guest.segment)
         assert segment is not None
-        engine.slowpath.learn(segment, guest.address, guest.mac, guest.vtep, 0.0)
+        engine.slowpath.discovery.learn(segment, guest.address, guest.mac, guest.vtep, 0.0)
     packets = [
         bytearray(
             vxlan(ONE, udp(SHARED[A], H1.mac, src_ip=H1.ip, dst_ip=H3.ip, payload=bytes([n]) * 50))

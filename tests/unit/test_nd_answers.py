@@ -24,8 +24,9 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from leaf.bindings import Outcome, Timers
+from leaf.limits import Limits
 from leaf.neighbour import Reason
-from leaf.slowpath import Limits, Send
+from leaf.punt import Send
 from tests.frames import (
     SHARED_MAC,
     link_local,
@@ -164,10 +165,10 @@ def test_every_message_is_counted_by_its_reason_and_family(world: World) -> None
     world.punt(A, vxlan(ONE, ns(None, H1.mac, H1.six.ip, H2.six.ip)))
     world.punt(A, vxlan(ONE, ns(None, H1.mac, H1.six.ip, H2.six.ip)))
     world.punt(A, vxlan(ONE, ns(None, H1.mac, H1.six.ip, H2.six.ip, hlim=9)))
-    counts = world.slowpath.nd_counts
+    counts = world.slowpath.discovery.nd_counts
     assert (counts[Reason.SAME_VTEP], counts[Reason.MALFORMED]) == (2, 1)
     assert sum(counts.values()) == 3
-    assert not any(world.slowpath.arp_counts.values())
+    assert not any(world.slowpath.discovery.arp_counts.values())
 
 
 # A move never moves one family without the other.
@@ -217,11 +218,11 @@ def test_whatever_a_guest_says_in_one_family_moves_both(world: World, frame: byt
     assert places(world) == {C}
     world.punt(B, vxlan(ONE, frame), 2.0)
     assert places(world) == {B}
-    assert world.slowpath.binding_counts[Outcome.MOVED] == 2
+    assert world.slowpath.routes.counts[Outcome.MOVED] == 2
 
 
 def test_a_withdrawal_takes_both_families(world: World) -> None:
-    news = world.slowpath.withdraw(world.segment(ONE), H1.mac, A)
+    news = world.slowpath.routes.withdraw(world.segment(ONE), H1.mac, A)
     assert {binding.address for binding in news.changed} == {
         H1.address,
         H1.six.address,
@@ -324,7 +325,7 @@ def test_an_answer_to_our_question_confirms(guest: Guest) -> None:
         world.punt(C, vxlan(ONE, na(SHARED[C], H4.mac, guest.ip, link_local(SHARED[C]))), 60.5)
         == []
     )
-    assert world.slowpath.nd_counts[Reason.REPLY] == 1
+    assert world.slowpath.discovery.nd_counts[Reason.REPLY] == 1
     binding = world.bindings.get(ONE, guest.address)
     assert binding is not None and (binding.state, binding.heard) == ("reachable", 60.5)
 
@@ -445,7 +446,7 @@ def test_nothing_is_advertised_where_nothing_is_configured() -> None:
     world = World(ipv6=True)
     for segment in world.topology.segments:
         segment.advertised = None
-    world.slowpath.advertise(0.0)
+    world.slowpath.advertiser.advertise(0.0)
     assert world.slowpath.deadline() is None
     assert world.punt(A, vxlan(ONE, rs(H1.mac))) == []
     assert world.punt(A, vxlan(ONE, rarp(H1.mac))) == []
@@ -475,7 +476,7 @@ def moments(world: World, end: float) -> dict[int, list[float]]:
 def test_periodic_advertisements() -> None:
     """RFC 4861 section 6.2.4: three at the start, then each in its interval, and not in step."""
     world = World(ipv6=True)
-    world.slowpath.advertise(100.0)
+    world.slowpath.advertiser.advertise(100.0)
     seen = moments(world, 5000.0)
     waits = set()
     for times in seen.values():
@@ -489,7 +490,7 @@ def test_periodic_advertisements() -> None:
 
 def test_a_periodic_advertisement_goes_to_all_nodes_from_each_groups_gateway() -> None:
     world = World(ipv6=True)
-    world.slowpath.advertise(100.0)
+    world.slowpath.advertiser.advertise(100.0)
     sends = [s for s in world.slowpath.tick(100.0) if s.packet[6] == ONE]
     for send in sends:
         group = bytes.fromhex("333300000001")
@@ -503,12 +504,12 @@ def test_a_new_segment_is_advertised_from_when_it_comes_and_one_that_goes_no_mor
     two = new.vrfs[0].segments.pop()
     new.vrfs[0].routes.clear()
     world.slowpath.replace_topology(rebuilt(new))
-    world.slowpath.advertise(100.0)
+    world.slowpath.advertiser.advertise(100.0)
     world.slowpath.tick(100.0)
     again = topology(ipv6=True)
     del again.vrfs[1]
     world.slowpath.replace_topology(rebuilt(again))
-    world.slowpath.advertise(110.0)
+    world.slowpath.advertiser.advertise(110.0)
     assert world.slowpath.deadline() == 110.0
     assert {s.packet[6] for s in world.slowpath.tick(110.0)} == {two.vni}
     assert world.slowpath.deadline() == 116.0
@@ -517,10 +518,10 @@ def test_a_new_segment_is_advertised_from_when_it_comes_and_one_that_goes_no_mor
 
 def test_a_reload_that_changes_nothing_keeps_the_times() -> None:
     world = World(ipv6=True)
-    world.slowpath.advertise(100.0)
+    world.slowpath.advertiser.advertise(100.0)
     world.slowpath.tick(100.0)
     world.slowpath.replace_topology(topology(ipv6=True))
-    world.slowpath.advertise(105.0)
+    world.slowpath.advertiser.advertise(105.0)
     assert world.slowpath.deadline() == 116.0
 
 

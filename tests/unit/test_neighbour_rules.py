@@ -286,7 +286,7 @@ def test_ones_own_address_is_told_by_the_mac_not_by_the_place(world: World, fami
 @both
 def test_a_second_address_of_ones_own_is_own_too(world: World, family: Family) -> None:
     second = family.host(101)
-    world.slowpath.learn(world.segment(ONE), packed(second), H1.mac, A, 0.0)
+    world.slowpath.discovery.learn(world.segment(ONE), packed(second), H1.mac, A, 0.0)
     frame = family.ask(H1.mac, family.of(H1).ip, second)
     assert decide(world, C, frame).reason is Reason.OWN
 
@@ -391,6 +391,6 @@ def test_without_ipv6_no_link_local_address_is_anybodys() -> None:
 def test_the_families_do_not_answer_for_each_other(world: World) -> None:
     """The last four bytes of an IPv6 address are nobody's IPv4 address."""
     assert world.bindings.get(ONE, v4(H3.ip)) is not world.bindings.get(ONE, H3.six.address)
-    world.slowpath.forget([b for b in world.bindings.all() if b.address == H3.address])
+    world.slowpath.routes.forget([b for b in world.bindings.all() if b.address == H3.address])
     assert decide(world, A, IPV4.ask(H1.mac, H1.ip, H3.ip)).reason is Reason.UNKNOWN
     assert decide(world, A, IPV6.ask(H1.mac, H1.six.ip, H3.six.ip)).reason is Reason.REMOTE

@@ -243,7 +243,7 @@ def _leaf_with_less_room(room: int = 600) -> Rack:
     rack.settle()
     tunnel: Any = rack.world.leaf.tunnel
     tunnel.room[rack.world.vteps["B"]] = room
-    rack.world.leaf.slowpath._fragments = True
+    rack.world.leaf.slowpath.oversize._fragments = True
     return rack
 
 
@@ -301,7 +301,7 @@ def test_the_leaf_cuts_nothing_that_must_not_be_cut() -> None:
 
 def test_the_leaf_cuts_nothing_where_it_is_not_configured() -> None:
     rack = _leaf_with_less_room()
-    rack.world.leaf.slowpath._fragments = False
+    rack.world.leaf.slowpath.oversize._fragments = False
     assert _through_the_leaf(rack, to_h4(1000)) == []
     assert rack.world.leaf.slowpath.events["icmp_silent"] == 1
 
@@ -309,7 +309,7 @@ def test_the_leaf_cuts_nothing_where_it_is_not_configured() -> None:
 def test_cutting_is_limited_for_each_vswitch() -> None:
     rack = _leaf_with_less_room()
     slowpath = rack.world.leaf.slowpath
-    slowpath._cuts = Policer(1.0, 3.0)
+    slowpath.oversize._cuts = Policer(1.0, 3.0)
     packets = _through_the_leaf(rack, *(to_h4(1000 + number) for number in range(5)))
     assert len(packets) == 6
     assert (slowpath.events["fragmented"], slowpath.events["fragments_policed"]) == (3, 2)

@@ -14,10 +14,10 @@ from leaf.bindings import DEFAULT_TIMERS
 from leaf.dhcp import Reason as Responded
 from leaf.engine import Engine
 from leaf.leases import Pool
+from leaf.punt import Send
 from leaf.relay import Circuit, Reason, read_circuit
 from leaf.relayer import ToServer
 from leaf.router import Reason as Routed
-from leaf.slowpath import Send
 from leaf.snoop import Outcome
 from leaf.topology import Relay, Service
 from tests.frames import SHARED_MAC, arp, mac, v4, vxlan

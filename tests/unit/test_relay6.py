@@ -11,7 +11,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from leaf.config import Config, topology
+from leaf.config import Config
+from leaf.configured import topology
 from leaf.relay import Reason
 from leaf.router import Reason as Routed
 from leaf.snoop import Outcome

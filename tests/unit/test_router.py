@@ -503,7 +503,7 @@ def test_back_to_where_it_came_from_only_where_the_binding_is_there(world: World
     assert world.router.decide(A, to_gateway(H1, H2.ip)).vtep == A
     world.learn(H2, at=B)
     assert world.router.decide(A, to_gateway(H1, H2.ip)).vtep == B
-    world.slowpath.withdraw(world.segment(ONE), H2.mac, B)
+    world.slowpath.routes.withdraw(world.segment(ONE), H2.mac, B)
     verdict = world.router.decide(A, to_gateway(H1, H2.ip))
     assert (verdict.reason, verdict.vtep) == (Reason.GLEAN, None)
 

@@ -312,7 +312,7 @@ def test_a_link_local_destination_that_nobody_has_is_gleaned_in_its_own_segment(
         verdict = world.router.decide(guest.vtep, packet(guest.link_local, H3.link_local.ip))
         assert verdict.reason is Reason.GLEAN
         assert verdict.segment is world.segment(guest.segment)
-    world.slowpath.forget([b for b in world.bindings.all() if b.mac == H3.mac])
+    world.slowpath.routes.forget([b for b in world.bindings.all() if b.mac == H3.mac])
     verdict = world.router.decide(A, packet(H1.link_local, H3.link_local.ip))
     assert (verdict.reason, verdict.segment) == (Reason.GLEAN, world.segment(ONE))
 
@@ -351,7 +351,7 @@ def test_a_link_local_binding_comes_and_goes_without_a_host_route(world: World) 
     world.learn(H3.link_local, at=C)
     verdict = world.router.decide(A, packet(H1.link_local, H3.link_local.ip))
     assert verdict.header == b"\x08\0\0\0\0\0\x64\0" + H3.mac + OTHER_SHARED_MAC
-    world.slowpath.withdraw(world.segment(ONE), H3.mac, C)
+    world.slowpath.routes.withdraw(world.segment(ONE), H3.mac, C)
     asked = packet(H1.link_local, H3.link_local.ip)
     assert world.router.decide(A, asked).reason is Reason.GLEAN
     world.router.unbind(world.segment(ONE), H3.link_local.address)

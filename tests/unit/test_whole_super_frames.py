@@ -73,9 +73,9 @@ class Rack:
             max_bindings=50,
         )
         for guest in (H1, H3, H5, H6, H1.six, H3.six):
-            segment = self.engine.slowpath.segment(guest.segment)
+            segment = self.engine.router.segment(guest.segment)
             assert segment is not None
-            self.engine.slowpath.learn(segment, guest.address, guest.mac, guest.vtep, 0.0)
+            self.engine.slowpath.discovery.learn(segment, guest.address, guest.mac, guest.vtep, 0.0)
         self.a.incoming.clear()
         self.b.incoming.clear()
 
