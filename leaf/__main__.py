@@ -23,7 +23,8 @@ DEFAULT_SOCKET = Path("/run/tapestry/leaf.sock")
 @app.command()
 def run(config: ConfigFile = Path("/etc/tapestry/leaf.toml")) -> None:
     """Run the daemon in the foreground."""
-    from vswitch.phy.udp import TunnelError, open_tunnel
+    from vswitch.phy.sockets import TunnelError
+    from vswitch.phy.udp import open_tunnel
     from vswitch.service import daemon as shell
     from vswitch.service import log
 

@@ -32,7 +32,8 @@ def run(config: ConfigFile = Path("/etc/tapestry/vswitch.toml")) -> None:
     from . import api
     from .config import Config
     from .daemon import Daemon
-    from .phy.udp import TunnelError, open_tunnel
+    from .phy.sockets import TunnelError
+    from .phy.udp import open_tunnel
     from .service import daemon as shell
     from .service import log
 
