@@ -23,7 +23,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable
 from struct import Struct
-from typing import Literal
+from typing import Literal, Protocol
 
 from ..wire import vnet, vxlan
 from ..wire.ethernet import Buffer
@@ -282,18 +282,33 @@ Offload = Literal["auto", "sockets", "off"]
 own firewall and IPsec. off: packet by packet."""
 
 
-def open_tunnel(
-    local: Vtep, port: int, source_ports: int, offload: Offload, notice: Callable[[str], None]
-) -> UdpTunnel:
+class TunnelSettings(Protocol):
+    """What a daemon's configuration says of its tunnel."""
+
+    @property
+    def vtep(self) -> Vtep: ...
+
+    @property
+    def udp_port(self) -> int: ...
+
+    @property
+    def source_ports(self) -> int: ...
+
+    @property
+    def offload(self) -> Offload: ...
+
+
+def open_tunnel(own: TunnelSettings, notice: Callable[[str], None]) -> UdpTunnel:
     """Open the tunnel as configured. `notice` is told what the kernel cannot do. Raises
     TunnelError."""
+    local, port = own.vtep, own.udp_port
     return UdpTunnel(
         local,
         port,
-        source_ports,
-        offload=offload != "off",
+        own.source_ports,
+        offload=own.offload != "off",
         shortcut=(lambda: Shortcut(Underlay(local, port), local, port))
-        if offload == "auto"
+        if own.offload == "auto"
         else None,
         notice=notice,
     )
