@@ -27,7 +27,8 @@ from typing import Literal, Protocol
 
 from ..wire import vnet, vxlan
 from ..wire.ethernet import Buffer
-from ..wire.offload import MAX_SUPER_LEN, Segmenter
+from ..wire.segmenter import Segmenter
+from ..wire.train import MAX_SUPER_LEN
 from ..wire.vxlan import VXLAN_LEN, Vtep
 from . import sockets
 from .paths import Paths
