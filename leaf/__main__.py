@@ -23,7 +23,8 @@ DEFAULT_SOCKET = Path("/run/tapestry/leaf.sock")
 @app.command()
 def run(config: ConfigFile = Path("/etc/tapestry/leaf.toml")) -> None:
     """Run the daemon in the foreground."""
-    from vswitch.phy.udp import TunnelError, open_tunnel
+    from vswitch.phy.sockets import TunnelError
+    from vswitch.phy.udp import UdpTunnel, open_tunnel
     from vswitch.service import daemon as shell
     from vswitch.service import log
 
@@ -31,18 +32,10 @@ def run(config: ConfigFile = Path("/etc/tapestry/leaf.toml")) -> None:
     from .config import Config
     from .daemon import Daemon
 
-    def make(loaded: Config) -> Daemon:
-        own = loaded.leaf
-        tunnel = open_tunnel(
-            own.vtep, own.udp_port, own.source_ports, own.offload, log.get().warning
-        )
-        try:
-            return Daemon(config, loaded, tunnel)
-        except BaseException:
-            tunnel.close()
-            raise
+    def tunnel(loaded: Config) -> UdpTunnel:
+        return open_tunnel(loaded.leaf, log.get().warning)
 
-    cli.run_daemon(lambda: shell.operate(config, Config, make, api.make), TunnelError)
+    cli.run_daemon(lambda: shell.operate(config, Config, tunnel, Daemon, api.make), TunnelError)
 
 
 @app.command()

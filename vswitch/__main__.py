@@ -32,22 +32,15 @@ def run(config: ConfigFile = Path("/etc/tapestry/vswitch.toml")) -> None:
     from . import api
     from .config import Config
     from .daemon import Daemon
-    from .phy.udp import TunnelError, open_tunnel
+    from .phy.sockets import TunnelError
+    from .phy.udp import UdpTunnel, open_tunnel
     from .service import daemon as shell
     from .service import log
 
-    def make(loaded: Config) -> Daemon:
-        own = loaded.vswitch
-        tunnel = open_tunnel(
-            own.vtep, own.udp_port, own.source_ports, own.offload, log.get().warning
-        )
-        try:
-            return Daemon(config, loaded, tunnel)
-        except BaseException:
-            tunnel.close()
-            raise
+    def tunnel(loaded: Config) -> UdpTunnel:
+        return open_tunnel(loaded.vswitch, log.get().warning)
 
-    cli.run_daemon(lambda: shell.operate(config, Config, make, api.make), TunnelError)
+    cli.run_daemon(lambda: shell.operate(config, Config, tunnel, Daemon, api.make), TunnelError)
 
 
 @app.command()

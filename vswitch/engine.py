@@ -26,7 +26,7 @@ from .service.policer import TokenBucket
 from .switch import Miss, Reason, Switch, Verdict
 from .wire import arp, ethernet, flows, nd, pmtu, vnet, vxlan
 from .wire.ethernet import Buffer, Mac
-from .wire.offload import MAX_SUPER_LEN as MAX_ROOM
+from .wire.train import MAX_SUPER_LEN as MAX_ROOM
 from .wire.vxlan import VXLAN_LEN, Vni, Vtep
 
 ACTIVATION_RATE, ACTIVATION_BURST = 2.0, 10.0

@@ -14,8 +14,9 @@ from tests.unit.leaf_world import ONE, TWO, A
 from tests.unit.relay_world import SERVER, SERVER6, RelayWorld
 from vswitch.phy.port import PortId
 from vswitch.wire import dhcp, dhcp6, flows, ipv6, nd, pmtu, udp, vxlan
+from vswitch.wire.coalescer import Coalescer
 from vswitch.wire.ethernet import Mac
-from vswitch.wire.offload import Coalescer, Segmenter
+from vswitch.wire.segmenter import Segmenter
 
 Target = Callable[[bytes], None]
 

@@ -32,7 +32,7 @@ from vswitch.phy.tap import TapPort
 from vswitch.phy.tunnel import Train
 from vswitch.phy.udp import UdpTunnel
 from vswitch.wire import vnet
-from vswitch.wire.offload import Segmenter
+from vswitch.wire.segmenter import Segmenter
 from vswitch.wire.vxlan import VXLAN_LEN, Vtep
 
 TUNSETOFFLOAD = 0x400454D0

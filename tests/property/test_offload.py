@@ -21,7 +21,8 @@ from scapy.packet import Raw
 
 from tests.frames import vxlan
 from vswitch.wire import flows, vnet
-from vswitch.wire.offload import Coalescer, Segmenter
+from vswitch.wire.coalescer import Coalescer
+from vswitch.wire.segmenter import Segmenter
 
 VNI = 100
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))

@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
@@ -27,8 +27,9 @@ from tests.unit.topology import BLUE, RED, attachment
 from vswitch.engine import Engine
 from vswitch.phy.memory import MemoryPort
 from vswitch.phy.port import BUDGET, HEADROOM, Burst, PortId
+from vswitch.phy.sockets import TunnelError
 from vswitch.phy.tunnel import Inbox, Run, Train
-from vswitch.phy.udp import TunnelError, UdpTunnel
+from vswitch.phy.udp import UdpTunnel
 from vswitch.switch import Verdict
 from vswitch.wire import vnet
 from vswitch.wire.ethernet import Mac
@@ -88,8 +89,10 @@ class Ends:
         self.tunnel = UdpTunnel(HERE, self.port, 4, offload=offload, notice=self.notices.append)
         self.calls: list[list[bytes]] = []
         """The packets that each call has sent, in order."""
-        self.senders = [Sender(sock, self.calls) for sock in self.tunnel._pool]
-        self.tunnel._pool = cast(list[socket.socket], self.senders)
+        self.senders = [Sender(source._socket, self.calls) for source in self.tunnel._pool]
+        for source, sender in zip(self.tunnel._pool, self.senders, strict=True):
+            source._sendto = sender.sendto
+            source._sendmsg = sender.sendmsg
 
     def lengths(self) -> list[list[int]]:
         """Return how long the packets of each call were."""
@@ -478,8 +481,9 @@ def test_the_room_over_ipv6_is_what_the_longest_packet_takes(
     left, right = over_ipv6
     left.measure((LOOPBACK6,))
     room = left.room[LOOPBACK6]
-    assert left._send_one(left._pool[0], LOOPBACK6, bytes(room))
-    assert not left._send_one(left._pool[0], LOOPBACK6, bytes(room + 1))
+    source, address = left._pool[0], (LOOPBACK6, left._port)
+    assert source.send(address, bytes(room))
+    assert not source.send(address, bytes(room + 1))
     assert left.faults["too_big"] == 1
     assert sum(len(row) for _, rows in taken(right) for row in rows) == room
 

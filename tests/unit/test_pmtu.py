@@ -19,7 +19,7 @@ from vswitch.phy.port import PortId
 from vswitch.service.policer import Policer
 from vswitch.wire import pmtu, vnet
 from vswitch.wire.ethernet import Mac
-from vswitch.wire.offload import Segmenter
+from vswitch.wire.segmenter import Segmenter
 from vswitch.wire.vxlan import VXLAN_LEN, Vtep
 
 GATEWAYS = (bytes((10, 255, 255, 254)), bytes.fromhex("20010db80001000000000000000000fe"))

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 import uvloop
@@ -22,6 +23,7 @@ from fastapi import FastAPI
 
 from vswitch.service import daemon, http, turns
 from vswitch.service.daemon import ServiceError, Shell
+from vswitch.service.settings import LogSettings, Settings
 
 PATIENCE = 10.0
 """Seconds for what takes none."""
@@ -484,6 +486,46 @@ def test_the_turns_of_the_daemons_end_by_the_clock_that_they_have() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(flooded()) > 0
+
+
+# The beginning.
+
+
+class ApiTable(Settings):
+    """`[api]`"""
+
+    socket: Path
+
+
+class Configured(Settings):
+    """The configuration of a daemon that has no more than all have."""
+
+    api: ApiTable
+    log: LogSettings = LogSettings()
+
+
+@pytest.mark.parametrize("opens", [False, True], ids=["no_tunnel", "no_daemon"])
+def test_what_was_opened_is_closed_again_where_a_daemon_cannot_start(
+    opens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon.log, "configure", lambda level: None)
+    path, api = tmp_path / "daemon.toml", tmp_path / "api.sock"
+    path.write_text(f'[api]\nsocket = "{api}"\n')
+    tunnel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def open_tunnel(config: Configured) -> socket.socket:
+        assert api.is_socket()
+        if opens:
+            return tunnel
+        raise OSError("no tunnel")
+
+    def make(path: Path, config: Configured, tunnel: socket.socket) -> NoReturn:
+        raise OSError("no daemon")
+
+    with pytest.raises(OSError, match="no daemon" if opens else "no tunnel"):
+        asyncio.run(daemon.operate(path, Configured, open_tunnel, make, lambda made: FastAPI()))
+    assert not api.exists() and (tunnel.fileno() == -1) == opens
+    tunnel.close()
 
 
 # The end.

@@ -25,7 +25,9 @@ from leaf.topology import Gateway, Group, Segment, Topology, Vrf
 from vswitch.attachment import Attachment, State
 from vswitch.phy.port import PortId
 from vswitch.switch import Switch
+from vswitch.wire.coalescer import Coalescer
 from vswitch.wire.ethernet import Mac
+from vswitch.wire.segmenter import Segmenter
 from vswitch.wire.vxlan import Vni, Vtep
 
 RED = Vni(100)
@@ -164,27 +166,11 @@ def _fib(count: int, flows: int) -> Batch:
 # -- super-frames and trains ---------------------------------------------------------------------
 
 
-class NotBuiltError(Exception):
-    """What is to be measured does not exist in this version."""
-
-
-def _offload(name: str) -> Any:
-    """Return a class of `wire/offload.py`, asked for by name: older versions have no such file."""
-    try:
-        from vswitch.wire import offload  # type: ignore[attr-defined,unused-ignore]
-    except ImportError:
-        raise NotBuiltError from None
-    made = getattr(offload, name, None)
-    if made is None:
-        raise NotBuiltError
-    return made
-
-
 def _cut() -> tuple[Callable[[], Any], Any]:
     """Return a function that cuts the super-frame, and what it gives."""
     frame, header = _super_frame()
     packet = memoryview(bytearray(_vxlan(frame)))
-    cut = partial(_offload("Segmenter")().segment, packet, header)
+    cut = partial(Segmenter().segment, packet, header)
     made = cut()
     if made is None:
         raise ValueError("segment() does not take the super-frame")
@@ -202,7 +188,7 @@ def _coalesce() -> Batch:
     train, size = _cut()[1]
     slot = np.zeros(1 << 17, dtype=np.uint8)
     slot[: len(train)] = np.frombuffer(train, np.uint8)
-    join = partial(_offload("Coalescer")().coalesce, slot, 0, len(train), size)
+    join = partial(Coalescer().coalesce, slot, 0, len(train), size)
     if join() is None:
         raise ValueError("coalesce() does not take what segment() made")
     return Batch(partial(_exhaust, lambda: (join() for _ in range(TRAINS))), TRAINS)

@@ -18,8 +18,9 @@ import errno
 from collections.abc import Callable, Sequence
 
 from ..wire import vnet
+from ..wire.coalescer import Coalescer
 from ..wire.ethernet import Buffer
-from ..wire.offload import Coalescer, Segmenter
+from ..wire.segmenter import Segmenter
 from ..wire.vxlan import VXLAN_LEN
 from .tunnel import Train
 

@@ -34,8 +34,8 @@ from typing import NamedTuple
 
 from ..wire import outer, vnet
 from ..wire.ethernet import Buffer
-from ..wire.offload import Cut, how_to_cut
 from ..wire.outer import Envelope
+from ..wire.segmenter import Cut, how_to_cut
 from ..wire.vnet import Encap
 from ..wire.vxlan import WHOLE_PORTS, Vtep
 from .tunnel import BUDGET, BUDGET_BYTES, Inbox

@@ -20,7 +20,7 @@ import numpy as np
 from ..wire import flows, vnet
 from ..wire.ethernet import Buffer
 from ..wire.flows import Bytes
-from ..wire.offload import Segmenter
+from ..wire.segmenter import Segmenter
 from ..wire.vxlan import VXLAN_LEN, Vtep
 
 MAX_TRAIN_LEN = 65_535

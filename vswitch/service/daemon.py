@@ -12,6 +12,7 @@ within a second. SIGHUP reloads the configuration.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 import socket
@@ -218,30 +219,40 @@ class Daemon(Protocol):
         """Release everything."""
 
 
+class Tunnel(Protocol):
+    """What is opened for the daemon, which closes it with itself."""
+
+    def close(self) -> None:
+        """Release the sockets."""
+
+
 C = TypeVar("C", bound=BaseModel)
+T = TypeVar("T", bound=Tunnel)
 D = TypeVar("D", bound=Daemon)
 
 
 async def operate(
     path: Path,
     model: type[C],
-    make: Callable[[C], D],
+    open_tunnel: Callable[[C], T],
+    make: Callable[[Path, C, T], D],
     make_api: Callable[[D], FastAPI],
 ) -> None:
     """Run a daemon from its configuration file until it is asked to stop.
 
-    Raises SettingsError, ApiError, ServiceError, and what `make` raises.
+    Raises SettingsError, ApiError, ServiceError, and what `open_tunnel` and `make` raise.
     """
     config = settings.load(path, model)
     common = cast(Configuration, config)
     log.configure(common.log.level)
-    listener = http.bind(common.api.socket)
-    try:
-        daemon = make(config)
-    except BaseException:
-        listener.close()
-        common.api.socket.unlink()
-        raise
+    with contextlib.ExitStack() as opened:
+        listener = http.bind(common.api.socket)
+        opened.callback(common.api.socket.unlink)
+        opened.callback(listener.close)
+        tunnel = open_tunnel(config)
+        opened.callback(tunnel.close)
+        daemon = make(path, config, tunnel)
+        opened.pop_all()  # Nothing has failed: from here on the daemon closes them.
 
     async def reload() -> str:
         try:
