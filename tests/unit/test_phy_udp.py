@@ -28,6 +28,7 @@ from vswitch.engine import Engine
 from vswitch.phy.memory import MemoryPort
 from vswitch.phy.port import BUDGET, HEADROOM, Burst, PortId
 from vswitch.phy.sockets import TunnelError
+from vswitch.phy.source import OLD_MAX_ROWS
 from vswitch.phy.tunnel import Inbox, Run, Train
 from vswitch.phy.udp import UdpTunnel
 from vswitch.switch import Verdict
@@ -49,7 +50,8 @@ class Sender:
     def __init__(self, sock: socket.socket, calls: list[list[bytes]]) -> None:
         self._socket = sock
         self.calls = calls
-        self.refuses_trains = False
+        self.takes_rows = 1000
+        """Packets in a train."""
         self.is_down = False
         self.fails_next = 0
 
@@ -61,8 +63,9 @@ class Sender:
             raise OSError(number, "the news of an earlier packet")
 
     def sendmsg(self, parts: list[bytes], control: Any, flags: int, address: Any) -> int:
-        if self.refuses_trains:
-            raise OSError(errno.EINVAL, "no such option")
+        (size,) = struct.unpack("@H", control[0][2])
+        if sum(map(len, parts)) > self.takes_rows * size:
+            raise OSError(errno.EINVAL, "no such option, or too long")
         self._fail()
         self.calls.append([bytes(part) for part in parts])
         return self._socket.sendmsg(parts, control, flags, address)
@@ -152,8 +155,8 @@ def run_of(packets: list[bytes], header: bytes = vnet.PLAIN) -> Run:
     return burst.run(0, len(packets))
 
 
-@pytest.mark.parametrize("size", [60, 1400 // 2, 1023])
-def test_a_run_of_64_leaves_in_one_send(ends: Ends, size: int) -> None:
+@pytest.mark.parametrize("size", [60, 300, 511])
+def test_a_whole_burst_leaves_in_one_send(ends: Ends, size: int) -> None:
     packets = packets_of(size, BUDGET)
     assert ends.tunnel.send_run(THERE, 1, run_of(packets)) == BUDGET
     ends.tunnel.flush()
@@ -173,31 +176,31 @@ def test_a_run_waits_for_the_flush(ends: Ends) -> None:
 
 
 def test_the_packets_of_a_run_join_those_that_wait(ends: Ends) -> None:
-    """Ten single ones and a run of 64 are two sends, which are as full as they can be."""
-    packets = packets_of(100, 74)
+    """Ten single ones and a whole burst are two sends, which are as full as they can be."""
+    packets = packets_of(100, BUDGET + 10)
     for packet in packets[:10]:
         ends.tunnel.send(THERE, 1, packet)
-    assert ends.tunnel.send_run(THERE, 1, run_of(packets[10:])) == 64
+    assert ends.tunnel.send_run(THERE, 1, run_of(packets[10:])) == BUDGET
     ends.tunnel.flush()
-    assert ends.received(74) == packets
-    assert ends.lengths() == [[100] * 64, [100] * 10]
+    assert ends.received(BUDGET + 10) == packets
+    assert ends.lengths() == [[100] * BUDGET, [100] * 10]
 
 
 def test_single_packets_join_a_run_that_waits(ends: Ends) -> None:
-    packets = packets_of(100, 70)
+    packets = packets_of(100, BUDGET + 6)
     ends.tunnel.send_run(THERE, 1, run_of(packets[:60]))
     for packet in packets[60:]:
         ends.tunnel.send(THERE, 1, packet)
     ends.tunnel.flush()
-    assert ends.received(70) == packets
-    assert ends.lengths() == [[100] * 64, [100] * 6]
+    assert ends.received(BUDGET + 6) == packets
+    assert ends.lengths() == [[100] * BUDGET, [100] * 6]
 
 
 @pytest.mark.parametrize(
     ("size", "count", "sends"),
     [
-        pytest.param(1023, 64, [64], id="just_fits"),
-        pytest.param(1024, 64, [63, 1], id="one_too_many"),
+        pytest.param(511, 128, [128], id="just_fits"),
+        pytest.param(512, 128, [127, 1], id="one_too_many"),
         pytest.param(1450, 64, [45, 19], id="ethernet"),
         pytest.param(8950, 10, [7, 3], id="jumbo"),
         pytest.param(32_753, 3, [2, 1], id="two"),
@@ -355,7 +358,7 @@ def test_the_address_of_a_tunnel_is_not_shared_with_another(ends: Ends, peer: Ud
 
 def test_a_kernel_without_trains_gets_the_packets_of_a_run_one_by_one(ends: Ends) -> None:
     for sender in ends.senders:
-        sender.refuses_trains = True
+        sender.takes_rows = 0
     packets = packets_of(100, 40)
     for part in (packets[:20], packets[20:]):
         assert ends.tunnel.send_run(THERE, 1, run_of(part)) == 20
@@ -364,6 +367,19 @@ def test_a_kernel_without_trains_gets_the_packets_of_a_run_one_by_one(ends: Ends
     assert ends.lengths() == [[100]] * 40
     (notice,) = ends.notices
     assert "one by one" in notice
+
+
+def test_a_kernel_that_takes_shorter_trains_gets_those(ends: Ends) -> None:
+    """As those do that are older."""
+    for sender in ends.senders:
+        sender.takes_rows = OLD_MAX_ROWS
+    packets = packets_of(100, BUDGET)
+    for _ in range(2):
+        assert ends.tunnel.send_run(THERE, 1, run_of(packets)) == BUDGET
+        ends.tunnel.flush()
+        assert ends.received(BUDGET) == packets
+    assert ends.lengths() == [[100]] * BUDGET + [[100] * OLD_MAX_ROWS] * 2
+    assert not ends.notices
 
 
 def test_what_a_datagram_cannot_hold_is_counted(plain_ends: Ends) -> None:
@@ -471,8 +487,8 @@ def test_a_run_goes_over_ipv6(over_ipv6: tuple[UdpTunnel, UdpTunnel]) -> None:
     assert [packet for _, rows in got for packet in rows] == packets
     assert {source for source, _ in got} == {LOOPBACK6}
     assert not any(left.faults.values())
-    if left._sends_trains:
-        assert len(got) == 2  # What one datagram can hold, and the rest.
+    if left._most_rows > 1:
+        assert len(got) == 3  # What datagrams can hold, and the rest.
 
 
 def test_the_room_over_ipv6_is_what_the_longest_packet_takes(

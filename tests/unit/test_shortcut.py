@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import pytest
 from scapy.layers.inet import IP, UDP
@@ -18,7 +19,7 @@ from vswitch.phy.shortcut import Shortcut, ShortcutGone
 from vswitch.phy.tunnel import Inbox, Train
 from vswitch.phy.underlay import Link
 from vswitch.wire import outer, vnet
-from vswitch.wire.vxlan import Vtep
+from vswitch.wire.vxlan import GREETING, Vtep
 
 PORT = 4789
 OWN_MAC, MAC, OTHER_MAC = (bytes((2, 0, 0, 0, 0, n)) for n in (1, 2, 3))
@@ -281,3 +282,52 @@ def test_a_device_that_is_gone_is_told_from_one_that_is_down(
         world.tap.bound = False
         with pytest.raises(ShortcutGone):
             world.read()
+
+
+# Greetings.
+
+
+def test_who_is_heard_again_and_again_is_greeted_now_and_then(world: World) -> None:
+    greeted = []
+    for _ in range(20):
+        world.hear()
+        greeted.append(world.shortcut.greet())
+        assert world.shortcut.greet() is None
+        world.now += 0.1
+    gaps = [at for at, vtep in enumerate(greeted) if vtep]
+    assert greeted[0] == world.remote and len(gaps) == 5
+    assert all(later - earlier == 4 for earlier, later in pairwise(gaps))
+
+
+def test_who_is_sent_super_frames_needs_no_greeting(world: World) -> None:
+    world.hear()
+    world.shortcut.greet()
+    for _ in range(20):
+        world.now += 0.1
+        world.hear()
+        assert world.send() == 0
+        assert world.shortcut.greet() is None
+
+
+def test_who_takes_packets_only_is_not_greeted(world: World) -> None:
+    world.hear(PACKETS)
+    assert world.shortcut.greet() is None
+
+
+def test_a_crowd_is_not_greeted_all_at_once(world: World) -> None:
+    name = "192.0.2.{}" if world.version == 4 else "2001:db8::{}"
+    greeted = 0
+    for number in range(10, 110):
+        world.hear(source=name.format(number))
+        greeted += world.shortcut.greet() is not None
+        world.now += 0.0001
+    assert 9 <= greeted <= 11
+
+
+def test_a_greeting_is_heard_and_brings_nothing(world: World) -> None:
+    assert not world.shortcut.takes(world.remote)
+    assert world.hear(packet=GREETING) == []
+    assert world.shortcut.takes(world.remote) and world.send() == 0
+    world.now += module.FRESH + 0.1
+    assert not world.shortcut.takes(world.remote)
+    assert len(world.hear(packet=bytes([8]) + bytes(7))) == 1, "it is none"

@@ -10,12 +10,13 @@ from typing import Any, cast
 import pytest
 
 from tests.property.test_offload import Super
+from vswitch.phy.port import HEADROOM, Burst
 from vswitch.phy.shortcut import Shortcut, ShortcutGone
-from vswitch.phy.tunnel import Inbox
+from vswitch.phy.tunnel import Inbox, Run
 from vswitch.phy.udp import UdpTunnel
 from vswitch.phy.underlay import UnderlayError
 from vswitch.wire import vnet
-from vswitch.wire.vxlan import SOURCE_PORTS, WHOLE_PORTS, Vtep
+from vswitch.wire.vxlan import GREETING, SOURCE_PORTS, WHOLE_PORTS, Vtep
 
 HERE, THERE = Vtep("127.0.0.31"), Vtep("127.0.0.32")
 SUPER = Super(True, True, 1000, bytes(4500))
@@ -30,6 +31,9 @@ class FakeShortcut:
         self.sent: list[tuple[Vtep, int]] = []
         self.answer: int | None = 0
         self.brings = self.is_gone = self.is_closed = False
+        self.does_take = True
+        self.packets: list[bytes] = []
+        self.silent_to: Vtep | None = None
         self.lost = 0
 
     def __str__(self) -> str:
@@ -51,10 +55,17 @@ class FakeShortcut:
             inbox.add(inbox.slots[0], 64, 64, THERE)
         return 3
 
-    def send(self, vtep: Vtep, source_port: int, *rest: Any) -> int | None:
+    def greet(self) -> Vtep | None:
+        return self.silent_to
+
+    def takes(self, vtep: Vtep) -> bool:
+        return self.does_take
+
+    def send(self, vtep: Vtep, source_port: int, packet: memoryview, *rest: Any) -> int | None:
         if self.is_gone:
             raise ShortcutGone(errno.EBADFD, "gone")
         self.sent.append((vtep, source_port))
+        self.packets.append(bytes(packet))
         return self.answer
 
     def close(self) -> None:
@@ -194,3 +205,72 @@ def test_plain_frames_never_go_by_it(world: World) -> None:
     world.tunnel.send(THERE, 0, bytes(64), vnet.PLAIN)
     world.tunnel.flush()
     assert world.heard()[0] == 64 and not world.shortcut.sent
+
+
+# Runs.
+
+
+DATAGRAMS = Super(True, False, 50, bytes(range(250)) * 20)
+
+
+def run_of(made: Super) -> tuple[Run, list[bytes]]:
+    """A run of the datagrams that a super-frame stands for, with open checksums; and them as they
+    leave one by one."""
+    opened = [
+        made._replace(payload=made.payload[at : at + made.mss], identification=7 + row)
+        for row, at in enumerate(range(0, len(made.payload), made.mss))
+    ]
+    burst = Burst()
+    for one, noted, slot in zip(opened, burst.headers, burst.slots, strict=False):
+        packet, header = one.packet_and_header()
+        slot[: len(packet)] = packet
+        noted[:] = header[:1] + b"\0" + bytes(4) + header[6:]
+        burst.lengths.append(len(packet) - HEADROOM)
+    return burst.run(0, len(opened)), [one.expected()[0] for one in opened]
+
+
+def test_a_run_leaves_as_one_super_frame(world: World) -> None:
+    world.bring()
+    run, _ = run_of(DATAGRAMS)
+    assert world.tunnel.send_run(THERE, 0, run) == 100
+    packet, _ = DATAGRAMS.packet_and_header()
+    assert world.shortcut.packets == [bytes(packet)]
+
+
+def test_a_run_that_is_longer_than_one_is_parted_evenly(world: World) -> None:
+    world.bring()
+    run, _ = run_of(DATAGRAMS._replace(mss=1400, payload=bytes(1400 * 47)))
+    assert world.tunnel.send_run(THERE, 0, run) == 47
+    assert [len(packet) for packet in world.shortcut.packets] == [50 + 24 * 1400, 50 + 23 * 1400]
+
+
+@pytest.mark.parametrize("why", ["not_taken", "refused", "complete", "not_claimed"])
+def test_a_run_that_cannot_leaves_as_datagrams(world: World, why: str) -> None:
+    if why != "not_claimed":
+        world.bring()
+    world.shortcut.does_take = why != "not_taken"
+    world.shortcut.answer = None if why == "refused" else 0
+    run, packets = run_of(DATAGRAMS)
+    if why == "complete":
+        assert vnet.complete_all(run.table[:, HEADROOM:], run.headers)
+    assert world.tunnel.send_run(THERE, 0, run) == 100
+    world.tunnel.flush()
+    assert [world.receiver.recv(1 << 16) for _ in packets] == packets
+
+
+def test_what_waits_leaves_before_a_run(world: World) -> None:
+    world.bring()
+    world.tunnel.send(THERE, 0, bytes(64))
+    world.tunnel.send_run(THERE, 0, run_of(DATAGRAMS)[0])
+    assert world.heard()[0] == 64
+
+
+# Greetings.
+
+
+def test_who_is_heard_and_told_nothing_is_greeted_from_a_port_that_tells(world: World) -> None:
+    world.shortcut.silent_to = THERE
+    world.tunnel.read(world.inbox, LANES)  # Not before we claim that we take them.
+    world.bring()
+    packet, source = world.receiver.recvfrom(1 << 16)
+    assert packet == GREETING and source[1] in WHOLE_PORTS

@@ -19,7 +19,9 @@ checksum that nobody has filled in. So super-frames go only to VTEPs that take t
 packets show: they come from source ports of `WHOLE_PORTS`. We send from those ourselves once our
 packet sockets have brought something. Where it goes is what the VTEP's last packet tells: back to
 the MAC that it came from. The kernel's routes and its neighbour table are thus not asked, and a
-VTEP that has not been heard within `FRESH` is left to the sockets, and so to them.
+VTEP that has not been heard within `FRESH` is left to the sockets, and so to them. Where all flows
+go one way, it would not be heard: so who is sent something, and has nothing to send by the
+shortcut, says a word from time to time (`greet`, `vxlan.GREETING`).
 """
 
 from __future__ import annotations
@@ -37,12 +39,16 @@ from ..wire.ethernet import Buffer
 from ..wire.outer import Envelope
 from ..wire.segmenter import Cut, how_to_cut
 from ..wire.vnet import Encap
-from ..wire.vxlan import WHOLE_PORTS, Vtep
+from ..wire.vxlan import GREETING, VXLAN_LEN, WHOLE_PORTS, Vtep
 from .tunnel import BUDGET, BUDGET_BYTES, Inbox
 from .underlay import Underlay
 
 FRESH = 1.0
 """Seconds for which a VTEP that was heard is taken to be where it was."""
+GREET = 0.3
+"""Seconds of silence towards a VTEP that is heard; two greetings in a row may be lost."""
+_BETWEEN = 0.001
+"""Seconds between two greetings: whoever makes up VTEPs gets no more out of us."""
 _MAX_PEERS = 4096
 """VTEPs that are remembered; anybody in the underlay can make some up."""
 _MAX_KNOWN = 4096
@@ -95,12 +101,13 @@ class _Way:
 class _Peer:
     """A VTEP that was heard."""
 
-    __slots__ = ("heard", "measured", "vtep", "way")
+    __slots__ = ("heard", "measured", "spoken", "vtep", "way")
 
     def __init__(self, vtep: Vtep) -> None:
         self.vtep = vtep
         self.way: _Way | None = None
-        self.heard = self.measured = 0.0
+        self.heard = self.measured = self.spoken = 0.0
+        """When it was heard, its room looked at, and something sent to it by the shortcut."""
 
 
 class _Known(NamedTuple):
@@ -129,6 +136,9 @@ class Shortcut:
         self._peers: dict[bytes, _Peer] = {}
         self._by_vtep: dict[Vtep, _Peer] = {}
         self._known: dict[bytes, _Known] = {}
+        self._silent_to: _Peer | None = None
+        """One of those that are heard, and to which nothing was said for a while."""
+        self._greeted = 0.0
         self._front = memoryview(bytearray(vnet.VNET_LEN + self._layout.length))
         self._head = self._front[vnet.VNET_LEN :]
 
@@ -170,6 +180,10 @@ class Shortcut:
                     continue
             peer = known.peer
             peer.way, peer.heard = known.way, now
+            if now - peer.spoken > GREET and known.way.is_whole:
+                self._silent_to = peer
+            if length == VXLAN_LEN and view[:length] == GREETING:
+                continue
             if known.header is not vnet.PLAIN:
                 inbox.add_incomplete(slot, length, known.header, peer.vtep)
             else:
@@ -178,6 +192,18 @@ class Shortcut:
             if total > BUDGET_BYTES:
                 break
         return damaged
+
+    def greet(self) -> Vtep | None:
+        """Return a VTEP that is to be sent a greeting now, from one of the ports that say that we
+        take super-frames. Called after reading."""
+        peer = self._silent_to
+        if peer is None:
+            return None
+        self._silent_to, now = None, time.monotonic()
+        if now - self._greeted < _BETWEEN:
+            return None  # Its next packet is soon enough.
+        self._greeted = peer.spoken = now
+        return peer.vtep
 
     def _look(self, view: memoryview, length: int) -> tuple[int, _Known | None]:
         """Look at a packet whose front is a new one. Return its length, less padding, and what is
@@ -232,6 +258,15 @@ class Shortcut:
         self._by_vtep[peer.vtep] = peer
         return peer
 
+    def takes(self, vtep: Vtep) -> bool:
+        """Say whether super-frames to a VTEP can go this way."""
+        return self._way_to(self._by_vtep.get(vtep), time.monotonic()) is not None
+
+    def _way_to(self, peer: _Peer | None, now: float) -> _Way | None:
+        if peer is None or peer.way is None or not peer.way.is_whole or now - peer.heard > FRESH:
+            return None
+        return peer.way
+
     def send(
         self,
         vtep: Vtep,
@@ -247,11 +282,9 @@ class Shortcut:
         Nobody tells us here that the path has become narrower, so `measure` is called for a VTEP
         once in `FRESH`, which enters what it finds into `room`. Raises ShortcutGone.
         """
-        peer = self._by_vtep.get(vtep)
-        if peer is None or (way := peer.way) is None or not way.is_whole:
-            return None
-        now = time.monotonic()
-        if now - peer.heard > FRESH:
+        peer, now = self._by_vtep.get(vtep), time.monotonic()
+        way = self._way_to(peer, now)
+        if peer is None or way is None:
             return None
         if now - peer.measured > FRESH:
             peer.measured = now
@@ -268,6 +301,7 @@ class Shortcut:
             if error.errno in _LOST:
                 raise ShortcutGone(*error.args) from error
             return None if error.errno in _NOT_THIS_ONE else error.errno
+        peer.spoken = now
         return 0
 
     def close(self) -> None:

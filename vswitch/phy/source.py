@@ -1,7 +1,7 @@
 """A source port: one socket of the pool that sends, and what to do where that fails.
 
 A train is sent by one call (`UDP_SEGMENT`, Linux 4.18). Whether the kernel can do it is found by
-trying: where it refuses a train whose packets it takes one by one, it cannot.
+trying: where it refuses a train whose packets it takes one by one, it cannot, or not one so long.
 
 With `IP_RECVERR`, an ICMP error surfaces as an error of the *next* send by that socket, to whomever
 it is, which was then not made and is tried once more. The error queue is drained at that moment.
@@ -21,8 +21,8 @@ from .tunnel import BUDGET
 
 _SOL_UDP, _UDP_SEGMENT = socket.SOL_UDP, 103
 _SEGMENT_SIZE = Struct("@H")
-MAX_ROWS = 64
-"""UDP_SEGMENT takes no more (Linux UDP_MAX_SEGMENTS)."""
+MAX_ROWS, OLD_MAX_ROWS = 128, 64
+"""UDP_SEGMENT takes no more (Linux UDP_MAX_SEGMENTS), and in older kernels."""
 MAX_SEND = 65_507
 """The longest payload of an IPv4 datagram, which a train is until the kernel cuts it; IPv6 would
 take 20 bytes more."""
@@ -41,11 +41,11 @@ Address = tuple[Vtep, int]
 class SourcePort:
     """One socket that sends."""
 
-    __slots__ = ("_no_trains", "_paths", "_sendmsg", "_sendto", "_socket", "claims_whole", "number")
+    __slots__ = ("_paths", "_refused", "_sendmsg", "_sendto", "_socket", "claims_whole", "number")
 
-    def __init__(self, sock: socket.socket, paths: Paths, no_trains: Callable[[], None]) -> None:
-        """`paths` is told what fails; `no_trains` is called where the kernel has no UDP_SEGMENT."""
-        self._socket, self._paths, self._no_trains = sock, paths, no_trains
+    def __init__(self, sock: socket.socket, paths: Paths, refused: Callable[[], None]) -> None:
+        """`paths` is told what fails; `refused` is called where the kernel refuses a train."""
+        self._socket, self._paths, self._refused = sock, paths, refused
         # Bound once, since they are called for every packet.
         self._sendto, self._sendmsg = sock.sendto, sock.sendmsg
         self.number: int = sock.getsockname()[1]
@@ -83,7 +83,7 @@ class SourcePort:
         lost = self.send_each(address, rows)
         if not lost and refusal.errno in _CANNOT_SEGMENT - {errno.EMSGSIZE}:
             # Each of them went, so it was the train that the kernel did not like.
-            self._no_trains()
+            self._refused()
         return lost
 
     def _recover(self, error: OSError, address: Address, packet: Buffer) -> bool:

@@ -7,11 +7,14 @@ sockets (`sockets.py`), sending by one of them (`source.py`), what is known of t
 Trains. `UDP_SEGMENT` sends a whole train by one call, `UDP_GRO` receives one (Linux 5.0). Single
 packets of one size and one source port that follow each other within a burst make a train too: they
 are held back until a packet that does not fit, or `flush`, and leave in the order in which they
-came. Where the kernel cannot do it, each packet is a call, and the log says so once.
+came. How long a train the kernel takes is found by trying. Where it takes none, each packet is a
+call, and the log says so once.
 
-Super-frames are cut into trains, or leave whole by the shortcut. That we take whole ones ourselves
-is said by our source ports, from when the shortcut has first brought us a packet until the
-underlay's device vanishes. We send them from then on too, as long as its TAP is there.
+Super-frames are cut into trains, or leave whole by the shortcut. Where they can do that, a run of
+datagrams becomes one, too: for all who come after us it is then no more work than one packet. That
+we take whole ones ourselves is said by our source ports, from when the shortcut has first brought
+us a packet until the underlay's device vanishes. We send them from then on too, as long as its TAP
+is there.
 
 An engine calls `read` and the sending verbs for every burst, run or packet, so they are methods
 right here: one that passed the call on to a receiver or a sender would cost another call, and to
@@ -25,16 +28,20 @@ from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import Literal, Protocol
 
+import numpy as np
+
 from ..wire import vnet, vxlan
 from ..wire.ethernet import Buffer
+from ..wire.flows import Bytes
+from ..wire.gatherer import Gatherer, can_gather
 from ..wire.segmenter import Segmenter
-from ..wire.train import MAX_SUPER_LEN
+from ..wire.train import MAX_SUPER_LEN, Layout
 from ..wire.vxlan import VXLAN_LEN, Vtep
 from . import sockets
 from .paths import Paths
 from .shortcut import Shortcut, ShortcutGone
 from .sockets import LANES, TunnelError
-from .source import MAX_ROWS, MAX_SEND, SourcePort
+from .source import MAX_ROWS, MAX_SEND, OLD_MAX_ROWS, SourcePort
 from .tunnel import BUDGET, BUDGET_BYTES, Inbox, Run
 from .underlay import Underlay, UnderlayError
 
@@ -64,8 +71,10 @@ class UdpTunnel:
         self._shortcut: Shortcut | None = None
         self._sends_whole = self._claims_whole = False
         """Whether super-frames go by the shortcut, and whether we say that we take them."""
-        self._sends_trains = offload
+        self._most_rows = MAX_ROWS if offload else 1
+        """Packets in a train: fewer where the kernel has refused as many, and 1 for no trains."""
         self._segmenter = Segmenter()
+        self._gatherer = Gatherer()
         self._held: list[Buffer] = []
         """Packets of one size that wait to leave as a train."""
         self._held_for: tuple[int, Vtep, int] = (0, Vtep(""), 0)
@@ -100,11 +109,15 @@ class UdpTunnel:
 
     def _open_pool(self, ports: Iterable[int]) -> list[SourcePort]:
         pool = sockets.open_pool(self._local, self._mask + 1, ports)
-        return [SourcePort(sock, self._paths, self._end_trains) for sock in pool]
+        return [SourcePort(sock, self._paths, self._shorten_trains) for sock in pool]
 
-    def _end_trains(self) -> None:
-        self._sends_trains = False
-        self._notice("the kernel has no UDP_SEGMENT here: packets are sent one by one")
+    def _shorten_trains(self) -> None:
+        """The kernel has refused a train; of what length it was is not known any more."""
+        if self._most_rows > OLD_MAX_ROWS:
+            self._most_rows = OLD_MAX_ROWS
+        elif self._most_rows > 1:
+            self._most_rows = 1
+            self._notice("the kernel has no UDP_SEGMENT here: packets are sent one by one")
 
     def _claim_whole(self, claim: bool) -> None:
         """Send from the ports that tell others whether we take super-frames."""
@@ -160,6 +173,9 @@ class UdpTunnel:
             return
         if inbox.trains and self._sends_whole and not self._claims_whole:
             self._claim_whole(True)
+        silent_to = shortcut.greet() if self._claims_whole else None
+        if silent_to is not None:
+            self._pool[0].send((silent_to, self._port), vxlan.GREETING)
 
     def send(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer = vnet.PLAIN) -> bool:
         if header[1]:
@@ -167,12 +183,16 @@ class UdpTunnel:
         if header[0] and not vnet.complete(memoryview(packet)[VXLAN_LEN:], header):
             self.faults["uncuttable"] += 1
             return False
-        if not self._sends_trains:
+        if self._most_rows == 1:
             return self._pool[flow & self._mask].send((vtep, self._port), packet)
         size = len(packet)
         key = (flow & self._mask, vtep, size)
         held = self._held
-        if key != self._held_for or len(held) >= MAX_ROWS or (len(held) + 1) * size > MAX_SEND:
+        if (
+            key != self._held_for
+            or len(held) >= self._most_rows
+            or (len(held) + 1) * size > MAX_SEND
+        ):
             self._release()
             self._held_for = key
         held.append(packet)
@@ -180,10 +200,15 @@ class UdpTunnel:
 
     def send_run(self, vtep: Vtep, flow: int, run: Run) -> int:
         packets, index = run.packets, flow & self._mask
+        shortcut = self._way_for_whole(self._pool[index])
+        if shortcut is not None and shortcut.takes(vtep):
+            layout = can_gather(run.table, run.headers[0])
+            if layout is not None:
+                return self._send_gathered(vtep, flow, run.table, layout)
         if any(run.headers[0]) and not vnet.complete_all(run.table[:, VXLAN_LEN:], run.headers):
             self.faults["uncuttable"] += len(packets)
             return 0
-        if not self._sends_trains:
+        if self._most_rows == 1:
             source, address = self._pool[index], (vtep, self._port)
             return len(packets) - source.send_each(address, packets)
         size = len(packets[0])
@@ -191,27 +216,38 @@ class UdpTunnel:
         if key != self._held_for:
             self._release()
             self._held_for = key
-        most = min(MAX_ROWS, MAX_SEND // size)
+        most = min(self._most_rows, MAX_SEND // size)
         for packet in packets:
             if len(held) >= most:
                 self._release()
             held.append(packet)
         return len(packets)
 
+    def _send_gathered(self, vtep: Vtep, flow: int, table: Bytes, layout: Layout) -> int:
+        """Send a run as super-frames, as few as it takes; return how many packets that was."""
+        rows, size = table.shape
+        sent = 0
+        # Of much the same length: one packet alone is no super-frame.
+        for part in np.array_split(table, -(-rows // (MAX_SEND // size))):
+            packet, header = self._gatherer.gather(part, layout)
+            sent += len(part) * self._send_super(vtep, flow, packet, header)
+        return sent
+
+    def _way_for_whole(self, source: SourcePort) -> Shortcut | None:
+        """Return the shortcut, where super-frames may leave by it."""
+        return self._shortcut if self._sends_whole and source.claims_whole else None
+
     def _send_super(self, vtep: Vtep, flow: int, packet: Buffer, header: Buffer) -> bool:
         whole, source = memoryview(packet), self._pool[flow & self._mask]
-        if self._sends_whole and source.claims_whole and self._shortcut is not None:
+        shortcut = self._way_for_whole(source)
+        if shortcut is not None:
             self._release()  # What came before leaves before.
             try:
-                refusal = self._shortcut.send(
-                    vtep, source.number, whole, header, self.room, self.measure
-                )
+                refusal = shortcut.send(vtep, source.number, whole, header, self.room, self.measure)
             except ShortcutGone:
                 refusal = None
                 self._sends_whole = False
-                self._notice(
-                    f"{self._shortcut} has vanished: super-frames are cut here from now on"
-                )
+                self._notice(f"{shortcut} has vanished: super-frames are cut here from now on")
             if refusal is not None:
                 if refusal:
                     self._paths.count(refusal)
@@ -233,11 +269,11 @@ class UdpTunnel:
             return self.send(vtep, flow, train)
         self._release()  # What came before leaves before.
         source, address = self._pool[flow & self._mask], (vtep, self._port)
-        step = min(MAX_ROWS, MAX_SEND // size) * size
+        step = min(self._most_rows, MAX_SEND // size) * size
         sent = True
         for at in range(0, len(train), step):
             part = train[at : at + step]
-            if len(part) <= size or not self._sends_trains:
+            if len(part) <= size or self._most_rows == 1:
                 rows = [part[row : row + size] for row in range(0, len(part), size)]
                 sent &= not source.send_each(address, rows)
             else:

@@ -15,7 +15,7 @@ from struct import Struct
 
 import numpy as np
 
-from . import checksum, ipv4, vnet
+from . import checksum, vnet
 from .ethernet import HEADER_LEN
 from .flows import Bytes
 from .train import (
@@ -32,6 +32,8 @@ from .train import (
     Fields,
     Layout,
     Rows,
+    finish,
+    has_lengths,
     layout_of,
     number_ip,
     pseudo_sum,
@@ -40,7 +42,7 @@ from .train import (
 from .vxlan import VXLAN_LEN
 
 _NOT_IN_A_TRAIN = SYN | RST | URG
-_U16, _U32, _NATIVE_U16 = Struct("!H"), Struct("!I"), Struct("<H")
+_U16, _U32 = Struct("!H"), Struct("!I")
 
 
 class Coalescer:
@@ -104,7 +106,7 @@ class Coalescer:
         joined[:head_len] = frame[:head_len]
         if layout.is_tcp:
             joined[layout.flags_at] |= last_flags
-        return joined, _finish(joined, layout, payload)
+        return joined, finish(joined, layout, payload)
 
 
 class _Joint(Rows):
@@ -128,7 +130,7 @@ class _Joint(Rows):
         order, with IPv4 header checksums that are right."""
         layout, wanted, fields = self._layout, self._wanted_view, self._fields
         self._wanted[:] = self.first
-        if not _has_lengths(frame, layout, self._transport_len):
+        if not has_lengths(frame, layout, self._transport_len):
             return False
         if layout.is_ipv4:
             if not checksum.verifies(frame[HEADER_LEN : layout.transport_at]):
@@ -165,37 +167,3 @@ class _Joint(Rows):
         if short:
             sums[-1] += 0xFFFF - (short << 8 & 0xFF00 | short >> 8)
         return not np.count_nonzero(np.remainder(sums, 0xFFFF))
-
-
-def _has_lengths(frame: memoryview, layout: Layout, transport_len: int) -> bool:
-    """Say whether a frame's headers agree with its length."""
-    if not layout.is_tcp:
-        (found,) = _U16.unpack_from(frame, layout.transport_at + 4)
-        if found != transport_len:
-            return False
-    if layout.is_ipv4:
-        return bool(_U16.unpack_from(frame, 16)[0] == transport_len + ipv4.MIN_HEADER_LEN)
-    return bool(_U16.unpack_from(frame, 18)[0] == transport_len)
-
-
-def _finish(joined: memoryview, layout: Layout, payload: int) -> bytes:
-    """Write the lengths and sums of the whole; return its `virtio_net_hdr`."""
-    at = layout.transport_at
-    transport_len = len(joined) - at
-    if layout.is_ipv4:
-        _U16.pack_into(joined, 16, len(joined) - HEADER_LEN)
-        _U16.pack_into(joined, 24, 0)
-        _U16.pack_into(joined, 24, checksum.internet(joined[HEADER_LEN:at]))
-    else:
-        _U16.pack_into(joined, 18, transport_len)
-    gso = layout.gso_type
-    if layout.is_tcp:
-        if joined[layout.flags_at] & CWR:
-            gso |= vnet.GSO_ECN
-    else:
-        _U16.pack_into(joined, at + 4, transport_len)
-    # Left open: the sum of the pseudo-header, to which whoever completes it adds the rest.
-    _NATIVE_U16.pack_into(joined, layout.checksum_at, pseudo_sum(joined, layout, transport_len))
-    return vnet.HEADER.pack(
-        vnet.NEEDS_CHECKSUM, gso, layout.header_len, payload, at, layout.checksum_at - at
-    )

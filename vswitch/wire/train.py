@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import ethernet, ipv4, ipv6, vnet
+from . import checksum, ethernet, ipv4, ipv6, vnet
 from .ethernet import HEADER_LEN
 from .flows import Bytes
 from .vxlan import VXLAN_LEN
@@ -175,3 +175,37 @@ def shorten(view: memoryview, at: int, layout: Layout, transport_len: int, short
         checksum_at = at + VXLAN_LEN + IP_CHECKSUM_AT
         (before,) = _U16.unpack_from(view, checksum_at)
         _U16.pack_into(view, checksum_at, (before + short) % 0xFFFF)
+
+
+def has_lengths(frame: memoryview, layout: Layout, transport_len: int) -> bool:
+    """Say whether a frame's headers agree with its length."""
+    if not layout.is_tcp:
+        (found,) = _U16.unpack_from(frame, layout.transport_at + 4)
+        if found != transport_len:
+            return False
+    if layout.is_ipv4:
+        return bool(_U16.unpack_from(frame, 16)[0] == transport_len + ipv4.MIN_HEADER_LEN)
+    return bool(_U16.unpack_from(frame, 18)[0] == transport_len)
+
+
+def finish(joined: memoryview, layout: Layout, payload: int) -> bytes:
+    """Write the lengths and sums of the whole; return its `virtio_net_hdr`."""
+    at = layout.transport_at
+    transport_len = len(joined) - at
+    if layout.is_ipv4:
+        _U16.pack_into(joined, 16, len(joined) - HEADER_LEN)
+        _U16.pack_into(joined, 24, 0)
+        _U16.pack_into(joined, 24, checksum.internet(joined[HEADER_LEN:at]))
+    else:
+        _U16.pack_into(joined, 18, transport_len)
+    gso = layout.gso_type
+    if layout.is_tcp:
+        if joined[layout.flags_at] & CWR:
+            gso |= vnet.GSO_ECN
+    else:
+        _U16.pack_into(joined, at + 4, transport_len)
+    # Left open: the sum of the pseudo-header, to which whoever completes it adds the rest.
+    _NATIVE_U16.pack_into(joined, layout.checksum_at, pseudo_sum(joined, layout, transport_len))
+    return vnet.HEADER.pack(
+        vnet.NEEDS_CHECKSUM, gso, layout.header_len, payload, at, layout.checksum_at - at
+    )

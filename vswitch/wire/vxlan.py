@@ -20,6 +20,8 @@ HEADER = Struct("!B3xI")
 VXLAN_LEN = HEADER.size
 VALID_VNI = 0x08
 """The I flag: without it the packet is dropped (RFC 7348 section 5)."""
+GREETING = bytes(VXLAN_LEN)
+"""A header without it and nothing behind it: all that it says is who has sent it."""
 MAX_VNI = (1 << 24) - 1
 OVERHEAD_IPV4 = 50
 """Outer IPv4 (20), UDP (8), VXLAN (8) and inner Ethernet (14)."""
