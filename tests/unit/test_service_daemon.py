@@ -21,7 +21,7 @@ import pytest
 import uvloop
 from fastapi import FastAPI
 
-from vswitch.service import daemon, http, turns
+from vswitch.service import daemon, http, pace, turns
 from vswitch.service.daemon import ServiceError, Shell
 from vswitch.service.settings import LogSettings, Settings
 
@@ -170,6 +170,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Scenario], None]
     monkeypatch.setattr(daemon, "time", SimpleNamespace(monotonic=clock.monotonic))
     monkeypatch.setattr(turns, "time", clock)
     monkeypatch.setattr(turns, "HOLD", 1.1)
+    monkeypatch.setattr(turns, "_UPTIME", "/nonexistent")
     worlds: list[World] = []
 
     async def on_loop(scenario: Scenario) -> None:
@@ -210,7 +211,7 @@ PACE = 0.1
 @pytest.fixture
 def paced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have real-time priority."""
-    monkeypatch.setattr(turns, "PACE", PACE)
+    monkeypatch.setattr(pace, "PACE", PACE)
     monkeypatch.setattr(os, "sched_getscheduler", lambda pid: os.SCHED_RR)
 
 
@@ -220,7 +221,7 @@ def test_under_real_time_priority_rounds_keep_their_distance(play: Play, paced: 
         pipe = world.pipe(waiting=3)
         await world.settle()
         assert pipe.calls == [False, True, True]
-        assert world.clock.sleeps == [PACE, PACE]
+        assert world.clock.sleeps == pytest.approx([PACE, PACE], abs=0.01)
 
     play(scenario)
 

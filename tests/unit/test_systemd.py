@@ -81,9 +81,10 @@ def test_a_daemon_has_no_more_rights_than_it_needs(daemon: str, capabilities: st
     assert unit["NoNewPrivileges"] == ["yes"]
 
 
-def test_the_leaf_may_read_which_boot_it_is() -> None:
-    """The file of leases needs it; see `leaf.leasestore.BOOT_ID`."""
-    assert "ProcSubset" not in read("leaf")
+@both
+def test_a_daemon_may_read_of_the_machine_what_it_needs(daemon: str) -> None:
+    """Which boot this is (`leaf.leasestore.BOOT_ID`), and how long processors were idle."""
+    assert "ProcSubset" not in read(daemon)
 
 
 @both

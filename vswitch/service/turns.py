@@ -6,12 +6,8 @@ has held the loop for long enough: frames that wait cost no round through the ev
 the API has its turn even while ports are flooded. What the first round of a turn finds has mostly
 one frame, which is handled without looking for a second; in later rounds it is drained.
 
-*Pace.* A daemon with real-time priority, as the systemd units ask for, does not wait for a
-processor that guests keep busy, so that a guest that floods delays nobody. But it is also woken by
-each single frame, before the sender could make a second one, and frames that come alone cost ten
-times as much as those that share a decision and a call. Its rounds are therefore at least `PACE`
-apart: what comes meanwhile waits together. What comes after a silence is served at once. Without
-that priority a daemon is kept waiting by the scheduler often enough, and has no pace.
+Between two rounds the daemon may have to wait (`pace.py`): what has come meanwhile is then handled
+together. What comes after a silence is served at once.
 """
 
 from __future__ import annotations
@@ -21,12 +17,12 @@ import select
 import time
 from collections.abc import Callable
 
+from .pace import Pace
+
 HOLD = 0.001
 """Seconds after which a turn lets the event loop serve others."""
-PACE = 0.0002
-"""Seconds between two rounds under real-time priority. With half of it, a flood of small packets
-came through at two thirds of the rate; with half as much again, the others waited for half as long
-again."""
+_UPTIME = "/proc/uptime"
+"""Two numbers: seconds since the start, and those that processors were idle, together (proc(5))."""
 _REAL_TIME = frozenset({os.SCHED_RR, os.SCHED_FIFO})
 
 
@@ -38,9 +34,13 @@ class Turns:
         self._failed = failed
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[bool], None]] = {}
-        self._pace = 0.0
-        self._served = 0.0
-        """When the last round ended."""
+        self._pace = Pace()
+        self._next = 0.0
+        """When the next round may begin."""
+        try:
+            self._uptime = os.open(_UPTIME, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # Hidden from us: then nothing counts as idle.
+            self._uptime = -1
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when a turn is due."""
@@ -60,17 +60,19 @@ class Turns:
     def find_pace(self) -> None:
         """Set the pace by the priority that this thread has, which anybody may change (chrt)."""
         policy = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
-        self._pace = PACE if policy in _REAL_TIME else 0.0
+        self._pace.set_real_time(policy in _REAL_TIME)
+
+    def _look(self, now: float) -> None:
+        said = os.pread(self._uptime, 64, 0) if self._uptime >= 0 else b"0 0"
+        self._pace.look(now, float(said.split()[1]))
 
     def turn(self) -> None:
         """Serve the descriptors that are ready, each in its turn."""
         poll, callbacks, pace = self._epoll.poll, self._callbacks, self._pace
-        wait = self._served + pace - time.monotonic()
-        drain = wait > 0
-        if drain:
-            time.sleep(wait)
+        drain = self._wait()
         ready = poll(0)
-        until = time.monotonic() + HOLD
+        began = time.monotonic()
+        until = began + HOLD
         while ready:
             for fd, _ in ready:
                 # An earlier callback may have taken this one away.
@@ -82,10 +84,21 @@ class Turns:
                         # A bug of ours in the handling of one burst; the daemon goes on.
                         self._failed(error)
             drain = True
-            self._served = time.monotonic()
-            if self._served > until:
+            now = time.monotonic()
+            self._next = pace.after(began, now)
+            if now > until:
                 break
             ready = poll(0)
-            if pace and ready:
-                time.sleep(pace)
+            if ready and self._wait():
                 ready = poll(0)
+            began = time.monotonic()
+        if pace.wants_to_look(began):
+            self._look(began)
+
+    def _wait(self) -> bool:
+        """Wait until the next round may begin; say whether that took any time."""
+        rest = self._next - time.monotonic()
+        if rest <= 0:
+            return False
+        time.sleep(rest)
+        return True
