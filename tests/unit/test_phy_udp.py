@@ -28,13 +28,13 @@ from vswitch.engine import Engine
 from vswitch.phy.memory import MemoryPort
 from vswitch.phy.port import BUDGET, HEADROOM, Burst, PortId
 from vswitch.phy.sockets import TunnelError
-from vswitch.phy.source import OLD_MAX_ROWS
+from vswitch.phy.source import MAX_ROWS, OLD_MAX_ROWS
 from vswitch.phy.tunnel import Inbox, Run, Train
 from vswitch.phy.udp import UdpTunnel
 from vswitch.switch import Verdict
 from vswitch.wire import vnet
 from vswitch.wire.ethernet import Mac
-from vswitch.wire.vxlan import Vtep
+from vswitch.wire.vxlan import GREETING, Vtep
 
 HERE, THERE, ELSEWHERE = Vtep("127.0.0.1"), Vtep("127.0.0.2"), Vtep("127.0.0.3")
 LOOPBACK6 = Vtep("::1")
@@ -380,6 +380,31 @@ def test_a_kernel_that_takes_shorter_trains_gets_those(ends: Ends) -> None:
         assert ends.received(BUDGET) == packets
     assert ends.lengths() == [[100]] * BUDGET + [[100] * OLD_MAX_ROWS] * 2
     assert not ends.notices
+
+
+def test_a_long_train_does_not_tell_of_a_kernel_that_takes_none(ends: Ends) -> None:
+    """It is refused once, and its second part comes before that is known."""
+    for sender in ends.senders:
+        sender.takes_rows = OLD_MAX_ROWS
+    packets = packets_of(100, 250)
+    for _ in range(2):
+        assert ends.tunnel.send_train(THERE, 1, b"".join(packets), 100)
+        assert ends.received(250) == packets
+    assert [sum(map(len, parts)) for parts in ends.calls[MAX_ROWS:]] == [
+        *(6400, 5800),
+        *(6400, 6400, 6400, 5800),
+    ]
+    assert not ends.notices
+
+
+def test_a_greeting_by_a_socket_brings_nothing(ends: Ends, peer: UdpTunnel) -> None:
+    ends.tunnel.send(THERE, 1, GREETING)
+    ends.tunnel.send(THERE, 1, packets_of(100, 1)[0])
+    ends.tunnel.flush()
+    inbox = Inbox()
+    (lane,) = waiting(peer)
+    peer.read(inbox, lane)
+    assert [bytes(train.data) for train in inbox.trains] == packets_of(100, 1)
 
 
 def test_what_a_datagram_cannot_hold_is_counted(plain_ends: Ends) -> None:

@@ -73,9 +73,9 @@ class World:
         self.tap = FakeUnderlay()
         self.now = 100.0
         monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
-        self.shortcut = Shortcut(self.tap, self.local, PORT)  # type: ignore[arg-type]
-        self.inbox = Inbox()
         self.room = {self.remote: 1450}
+        self.shortcut = Shortcut(self.tap, self.local, PORT, self.room)  # type: ignore[arg-type]
+        self.inbox = Inbox()
         self.measured: list[Vtep] = []
 
     def headers(self, source_port: int, mac: bytes, source: str, length: int) -> bytes:
@@ -109,7 +109,7 @@ class World:
         def measure(vteps: Iterable[Vtep]) -> None:
             self.measured += vteps
 
-        return self.shortcut.send(self.remote, port, packet, header, self.room, measure)
+        return self.shortcut.send(self.remote, port, packet, header, measure)
 
 
 @pytest.fixture(params=[4, 6])
@@ -212,9 +212,7 @@ def test_without_room_or_sense_it_is_left_to_be_cut(world: World) -> None:
     packet, _ = SUPER.packet_and_header()
     wrong = vnet.HEADER.pack(1, 4, 54, 1000, 34, 16)
     for header in (wrong, vnet.HEADER.pack(1, 1, 54, 1, 34, 16)):  # 4,500 packets of a byte.
-        sent = world.shortcut.send(
-            world.remote, WHOLE, packet, header, world.room, lambda vteps: None
-        )
+        sent = world.shortcut.send(world.remote, WHOLE, packet, header, lambda vteps: None)
         assert sent is None and not world.tap.taken()
 
 
@@ -318,10 +316,28 @@ def test_a_crowd_is_not_greeted_all_at_once(world: World) -> None:
     name = "192.0.2.{}" if world.version == 4 else "2001:db8::{}"
     greeted = 0
     for number in range(10, 110):
+        world.room[Vtep(name.format(number))] = 1450
         world.hear(source=name.format(number))
         greeted += world.shortcut.greet() is not None
         world.now += 0.0001
     assert 9 <= greeted <= 11
+
+
+def test_only_who_the_daemon_has_to_do_with_is_greeted(world: World) -> None:
+    """Anybody in the underlay can make up a source."""
+    name = "192.0.2.77" if world.version == 4 else "2001:db8::77"
+    world.hear()
+    world.hear(source=name)
+    assert world.shortcut.greet() == world.remote
+    world.hear(source=name)
+    assert world.shortcut.greet() is None
+
+
+def test_a_greeting_that_was_padded_is_one(world: World) -> None:
+    """A card says that its checksum is right; the frame was too short for Ethernet without."""
+    valid = bytes([2]) + vnet.PLAIN[1:]
+    assert world.hear(packet=GREETING + bytes(10), about=valid) == []
+    assert world.shortcut.takes(world.remote)
 
 
 def test_a_greeting_is_heard_and_brings_nothing(world: World) -> None:

@@ -82,10 +82,10 @@ class World:
         self.port = self.receiver.getsockname()[1]
         self.shortcut = FakeShortcut()
         self.notices: list[str] = []
-        self.tunnel = self.open(lambda: cast(Shortcut, self.shortcut))
+        self.tunnel = self.open(lambda room: cast(Shortcut, self.shortcut))
         self.inbox = Inbox()
 
-    def open(self, shortcut: Callable[[], Shortcut]) -> UdpTunnel:
+    def open(self, shortcut: Callable[[dict[Vtep, int]], Shortcut]) -> UdpTunnel:
         return UdpTunnel(HERE, self.port, 4, shortcut=shortcut, notice=self.notices.append)
 
     def send_super(self) -> bool:
@@ -126,7 +126,7 @@ def port_of_a_packet(world: World) -> int:
 
 
 def test_where_there_is_no_way_the_sockets_do_all_and_it_is_said(world: World) -> None:
-    def fails() -> Shortcut:
+    def fails(room: dict[Vtep, int]) -> Shortcut:
         raise UnderlayError("no right")
 
     world.tunnel.close()

@@ -31,7 +31,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ..wire import outer, vnet
@@ -48,11 +48,13 @@ FRESH = 1.0
 GREET = 0.3
 """Seconds of silence towards a VTEP that is heard; two greetings in a row may be lost."""
 _BETWEEN = 0.001
-"""Seconds between two greetings: whoever makes up VTEPs gets no more out of us."""
+"""Seconds between two greetings, of which only VTEPs that the daemon has to do with get any."""
+_PADDED_LEN = 60 - 42
+"""Of a greeting over IPv4 in the shortest frame that Ethernet has."""
 _MAX_PEERS = 4096
 """VTEPs that are remembered; anybody in the underlay can make some up."""
 _MAX_KNOWN = 4096
-_MAX_FRONTS = 256
+_MAX_FRONTS = 4096
 """Fronts of packets that are remembered: of those that came, and of those to one VTEP."""
 _NOT_THIS_ONE = frozenset({errno.EINVAL, errno.EMSGSIZE})
 _LOST = frozenset({errno.EBADFD, errno.ENODEV, errno.EFAULT})
@@ -124,10 +126,13 @@ class _Known(NamedTuple):
 class Shortcut:
     """The way for super-frames, beside the sockets of a tunnel."""
 
-    def __init__(self, underlay: Underlay, local: Vtep, port: int) -> None:
-        """Take over `underlay`, which is the way of our VTEP `local`."""
+    def __init__(
+        self, underlay: Underlay, local: Vtep, port: int, room: Mapping[Vtep, int]
+    ) -> None:
+        """Take over `underlay`, which is the way of our VTEP `local`. `room` is what fits on the
+        way to each VTEP that the daemon has to do with, and changes all the time."""
         self._underlay = underlay
-        self._local, self._port = local, port
+        self._local, self._port, self._room = local, port, room
         self._own = ipaddress.ip_address(local).packed
         self._to_port = port.to_bytes(2, "big")
         self._layout = outer.LAYOUTS[4 if len(self._own) == 4 else 6]
@@ -180,9 +185,9 @@ class Shortcut:
                     continue
             peer = known.peer
             peer.way, peer.heard = known.way, now
-            if now - peer.spoken > GREET and known.way.is_whole:
+            if now - peer.spoken > GREET and known.way.is_whole and peer.vtep in self._room:
                 self._silent_to = peer
-            if length == VXLAN_LEN and view[:length] == GREETING:
+            if length <= _PADDED_LEN and view[:VXLAN_LEN] == GREETING:
                 continue
             if known.header is not vnet.PLAIN:
                 inbox.add_incomplete(slot, length, known.header, peer.vtep)
@@ -273,14 +278,13 @@ class Shortcut:
         source_port: int,
         packet: memoryview,
         header: Buffer,
-        room: dict[Vtep, int],
         measure: Callable[[Iterable[Vtep]], None],
     ) -> int | None:
         """Send a super-frame. Return 0, or the errno of a failure; None for one that cannot go this
         way, and has to be cut.
 
         Nobody tells us here that the path has become narrower, so `measure` is called for a VTEP
-        once in `FRESH`, which enters what it finds into `room`. Raises ShortcutGone.
+        once in `FRESH`, which enters what it finds into our `room`. Raises ShortcutGone.
         """
         peer, now = self._by_vtep.get(vtep), time.monotonic()
         way = self._way_to(peer, now)
@@ -289,7 +293,7 @@ class Shortcut:
         if now - peer.measured > FRESH:
             peer.measured = now
             measure((vtep,))
-        cut = how_to_cut(packet, header, room.get(vtep, 0))
+        cut = how_to_cut(packet, header, self._room.get(vtep, 0))
         if cut is None:
             return None
         front = way.front(source_port, len(packet), header[1], cut, self._encap)

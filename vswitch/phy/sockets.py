@@ -26,7 +26,7 @@ from ..wire.vxlan import Vtep
 
 _IP_PMTUDISC_DO = 2
 """For both families (IPV6_PMTUDISC_DO)."""
-_UDP_NO_CHECK6_RX, _UDP_GRO = 102, 104
+_UDP_NO_CHECK6_RX, _UDP_GRO, _IPV6_AUTOFLOWLABEL = 102, 104, 70
 LANES: Final = 8
 _RECEIVE_BUFFER = 1 << 20
 """Of a lane. The kernel doubles it, and caps it at net.core.rmem_max. That is some ten milliseconds
@@ -92,8 +92,11 @@ def open_pool(local: Vtep, count: int, ports: Iterable[int]) -> list[socket.sock
     family, candidates = family_of(local), iter(ports)
     with _all_or_none() as pool:
         while len(pool) < count:
+            port = next(candidates, None)
+            if port is None:
+                raise TunnelError(f"{count} source ports are not free at {local}: end who has them")
             try:
-                pool.append(_bound(local, next(candidates)))
+                pool.append(_bound(local, port))
             except TunnelError as error:
                 cause = error.__cause__
                 if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
@@ -101,6 +104,9 @@ def open_pool(local: Vtep, count: int, ports: Iterable[int]) -> list[socket.sock
                 raise
             pool[-1].setsockopt(family.level, family.mtu_discover, _IP_PMTUDISC_DO)
             pool[-1].setsockopt(family.level, family.recverr, 1)
+            if pool[-1].family == socket.AF_INET6:
+                # What goes by the shortcut has no flow label: one flow keeps to one way.
+                pool[-1].setsockopt(family.level, _IPV6_AUTOFLOWLABEL, 0)
     return pool
 
 

@@ -43,8 +43,9 @@ class SourcePort:
 
     __slots__ = ("_paths", "_refused", "_sendmsg", "_sendto", "_socket", "claims_whole", "number")
 
-    def __init__(self, sock: socket.socket, paths: Paths, refused: Callable[[], None]) -> None:
-        """`paths` is told what fails; `refused` is called where the kernel refuses a train."""
+    def __init__(self, sock: socket.socket, paths: Paths, refused: Callable[[int], None]) -> None:
+        """`paths` is told what fails; `refused` is told the packets of a train that the kernel
+        has refused and of which it has then taken each."""
         self._socket, self._paths, self._refused = sock, paths, refused
         # Bound once, since they are called for every packet.
         self._sendto, self._sendmsg = sock.sendto, sock.sendmsg
@@ -83,7 +84,7 @@ class SourcePort:
         lost = self.send_each(address, rows)
         if not lost and refusal.errno in _CANNOT_SEGMENT - {errno.EMSGSIZE}:
             # Each of them went, so it was the train that the kernel did not like.
-            self._refused()
+            self._refused(len(rows))
         return lost
 
     def _recover(self, error: OSError, address: Address, packet: Buffer) -> bool:

@@ -59,13 +59,14 @@ class UdpTunnel:
         source_ports: int = 16,
         *,
         offload: bool = True,
-        shortcut: Callable[[], Shortcut] | None = None,
+        shortcut: Callable[[dict[Vtep, int]], Shortcut] | None = None,
         notice: Callable[[str], None] = lambda said: None,
     ) -> None:
         """Bind to `local`. `source_ports` is the size of the sending pool, a power of two.
 
-        `shortcut` opens the way for super-frames, once the address is known to be ours; it may
-        raise UnderlayError. `notice` is told what the kernel cannot do. Raises TunnelError.
+        `shortcut` opens the way for super-frames, once the address is known to be ours; it is given
+        the `room` that is to be, and may raise UnderlayError. `notice` is told what the kernel
+        cannot do. Raises TunnelError.
         """
         self._notice = notice
         self._shortcut: Shortcut | None = None
@@ -97,9 +98,9 @@ class UdpTunnel:
             self.close()
             raise
 
-    def _open_shortcut(self, shortcut: Callable[[], Shortcut]) -> None:
+    def _open_shortcut(self, shortcut: Callable[[dict[Vtep, int]], Shortcut]) -> None:
         try:
-            self._shortcut = shortcut()
+            self._shortcut = shortcut(self.room)
         except UnderlayError as error:
             self._notice(f"super-frames are cut here, and not by the kernel: {error}")
             return
@@ -111,10 +112,10 @@ class UdpTunnel:
         pool = sockets.open_pool(self._local, self._mask + 1, ports)
         return [SourcePort(sock, self._paths, self._shorten_trains) for sock in pool]
 
-    def _shorten_trains(self) -> None:
-        """The kernel has refused a train; of what length it was is not known any more."""
-        if self._most_rows > OLD_MAX_ROWS:
-            self._most_rows = OLD_MAX_ROWS
+    def _shorten_trains(self, rows: int) -> None:
+        """The kernel has refused a train of so many packets."""
+        if rows > OLD_MAX_ROWS:
+            self._most_rows = min(self._most_rows, OLD_MAX_ROWS)
         elif self._most_rows > 1:
             self._most_rows = 1
             self._notice("the kernel has no UDP_SEGMENT here: packets are sent one by one")
@@ -155,6 +156,8 @@ class UdpTunnel:
             except OSError:
                 continue  # An ICMP error for this socket: nothing was received.
             size = _GRO_SIZE.unpack(control[0][2])[0] if control else length
+            if length == VXLAN_LEN and view[:length] == vxlan.GREETING:
+                continue
             add(slot, length, size, Vtep(source[0]))
             total += length
             if total > BUDGET_BYTES:
@@ -243,7 +246,7 @@ class UdpTunnel:
         if shortcut is not None:
             self._release()  # What came before leaves before.
             try:
-                refusal = shortcut.send(vtep, source.number, whole, header, self.room, self.measure)
+                refusal = shortcut.send(vtep, source.number, whole, header, self.measure)
             except ShortcutGone:
                 refusal = None
                 self._sends_whole = False
@@ -269,13 +272,12 @@ class UdpTunnel:
             return self.send(vtep, flow, train)
         self._release()  # What came before leaves before.
         source, address = self._pool[flow & self._mask], (vtep, self._port)
-        step = min(self._most_rows, MAX_SEND // size) * size
-        sent = True
-        for at in range(0, len(train), step):
-            part = train[at : at + step]
-            if len(part) <= size or self._most_rows == 1:
-                rows = [part[row : row + size] for row in range(0, len(part), size)]
-                sent &= not source.send_each(address, rows)
+        sent, at = True, 0
+        while at < len(train):
+            part = train[at : at + min(self._most_rows, MAX_SEND // size) * size]
+            at += len(part)
+            if len(part) <= size:
+                sent &= source.send(address, part)
             else:
                 sent &= not source.send_train(address, [part], size)
         return sent
@@ -344,7 +346,7 @@ def open_tunnel(own: TunnelSettings, notice: Callable[[str], None]) -> UdpTunnel
         port,
         own.source_ports,
         offload=own.offload != "off",
-        shortcut=(lambda: Shortcut(Underlay(local, port), local, port))
+        shortcut=(lambda room: Shortcut(Underlay(local, port), local, port, room))
         if own.offload == "auto"
         else None,
         notice=notice,
