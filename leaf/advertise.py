@@ -58,7 +58,7 @@ def last_words(old: Advertisement, new: Advertisement | None) -> Advertisement |
     return new._replace(prefixes=gone) if gone else None
 
 
-class Turns:
+class Schedule:
     """The segments that are advertised to, and when next."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from vswitch.wire.ethernet import Mac
 from vswitch.wire.vxlan import Vtep
 
 from . import gateway
-from .advertise import Turns, last_words
+from .advertise import Schedule, last_words
 from .mtu import Mtus
 from .punt import Punt, Send
 from .topology import Segment, Topology
@@ -36,7 +36,7 @@ class Advertiser:
     def __init__(self, segments: Iterable[Segment], mtus: Mtus) -> None:
         self.events = dict.fromkeys(EVENTS, 0)
         self._mtus = mtus
-        self._turns = Turns()
+        self._schedule = Schedule()
         self.set_segments(segments)
 
     def set_segments(self, segments: Iterable[Segment]) -> None:
@@ -48,7 +48,7 @@ class Advertiser:
         Called after each change of the topology, with the time, which a change does not need
         otherwise."""
         said = {vni: self._mtus.advertised(segment) for vni, segment in self._segments.items()}
-        self._turns.set_segments({vni: what for vni, what in said.items() if what}, now)
+        self._schedule.set_segments({vni: what for vni, what in said.items() if what}, now)
 
     def on_router_message(self, segment: Segment, punt: Punt) -> list[Send]:
         """Answer a router solicitation; any other of routers' messages ends here."""
@@ -90,11 +90,11 @@ class Advertiser:
     def due(self, now: float) -> list[Send]:
         """Advertise to the segments whose turn it is by `now`; call it at `deadline`."""
         sends = []
-        for vni in self._turns.due(now):
+        for vni in self._schedule.due(now):
             for vtep in self._segments[vni].vteps:
                 sends += self.tell(self._segments[vni], vtep, None)
         return sends
 
     def deadline(self) -> float | None:
         """Say when `due` has something to do."""
-        return self._turns.deadline()
+        return self._schedule.deadline()

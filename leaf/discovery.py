@@ -111,7 +111,7 @@ class Discovery:
             self._routes.arrived(segment, mac, source, now)
             return []
         if self._is_anothers(segment, address, mac, now):
-            self._routes.counts[Outcome.PINNED] += 1
+            self._routes.refused()
             return []
         return self.learn(segment, address, mac, source, now)
 

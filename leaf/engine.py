@@ -96,11 +96,19 @@ class Engine:
         if verdict.vtep is not None:
             self._forward(verdict, verdict.vtep, train, now)
         elif verdict.reason in PUNTED:
-            for packet in self._complete(train):
-                self.send(self.slowpath.handle(verdict, train.source, packet, now))
-            self._ask_servers()
+            self._punt(verdict, train, now)
         elif verdict.reason is Reason.MULTICAST_REPLICATED:
             self._replicate(verdict, train, now)
+
+    def _punt(self, verdict: Verdict, train: Train, now: float) -> None:
+        """Hand the slow path as many packets of a train as it lets in. A super-frame of which that
+        is none is not even cut."""
+        source = train.source
+        admitted = self.slowpath.admit(verdict.reason, source, train.data, train.datagrams, now)
+        if admitted:
+            packets = self._complete(train)[:admitted]
+            self.send(self.slowpath.handle(verdict, source, packets, now))
+            self._ask_servers()
 
     def _forward(self, verdict: Verdict, vtep: Vtep, train: Train, now: float) -> None:
         room = self.tunnel.room.get(vtep, train.size)

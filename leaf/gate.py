@@ -57,6 +57,16 @@ class Gate:
         kept = 0.0 if self._seldom.take(guest, now) else 0.5
         return Entry.GRANTED if self._vteps.take(guest[0], now, kept=kept) else Entry.VTEP
 
+    def admit(self, guest: Guest, count: int, now: float) -> tuple[int, Entry]:
+        """Let in as many of `count` packets of `guest` as may come at once; say how many, and
+        whether or why not the others. The first that is refused speaks for those behind it: the
+        work is that of what is let in, however many there are."""
+        for entered in range(count):
+            entry = self.enter(guest, now)
+            if entry is not Entry.GRANTED:
+                return entered, entry
+        return count, Entry.GRANTED
+
 
 class Common:
     """A rate that all share, the lower half of which is kept for segments that use little of it."""

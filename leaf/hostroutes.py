@@ -53,6 +53,11 @@ class HostRoutes:
         """Take in that a MAC is behind `vtep` now, with all its addresses."""
         return self._bind(segment, self.bindings.arrived(segment.vni, mac, vtep, now))
 
+    def refused(self) -> None:
+        """Count news of an address that is, by DHCP, another guest's: it stays where it is, as a
+        configured one does."""
+        self.counts[Outcome.PINNED] += 1
+
     def _bind(self, segment: Segment, news: News) -> News:
         self.counts[news.outcome] += 1
         for binding in news.changed:

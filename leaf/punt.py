@@ -1,6 +1,6 @@
 """What comes up to the slow path, and what the slow path sends.
 
-A punt is a packet that the router has only named. Whose it is, is worked out once, at the door
+A punt is a packet that the router has only named. Whose it is, is worked out at the door
 (`guest_of`), since every rate on the way asks for it. The packet lies in the tunnel's buffer, which
 the next read overwrites: whoever holds a punt for longer takes a copy (`kept`).
 """

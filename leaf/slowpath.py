@@ -13,13 +13,14 @@ What is here is the door, the way from a verdict to its subject, and what concer
 a new topology, and the next deadline.
 
 The door has token buckets for guests and VTEPs (`gate.py`), so that a guest that floods starves
-neither forwarding nor other guests. What guests are known by (ARP, ND, RARP, DHCP) has buckets of
-its own: no flood of other packets makes a guest lose its bindings. What hostile input makes a
-parser raise is caught here and counted, and never ends more than the one packet.
+neither forwarding nor other guests. What is refused there costs next to nothing: of a train, all
+that is behind the first packet that is refused. What guests are known by (ARP, ND, RARP, DHCP) has
+buckets of its own: no flood of other packets makes a guest lose its bindings. What hostile input
+makes a parser raise is caught here and counted, and never ends more than the one packet.
 
 This is a core without I/O (but for the leases, which their store commits): input with the time goes
-in (`handle`, `from_server`, `tick`), packets to be sent come out, `deadline` says when it wants to
-be woken. What DHCP servers are to be sent lies in the relayer's outbox.
+in (`admit` and `handle`, `from_server`, `tick`), packets to be sent come out, `deadline` says when
+it wants to be woken. What DHCP servers are to be sent lies in the relayer's outbox.
 """
 
 from __future__ import annotations
@@ -118,21 +119,32 @@ class SlowPath:
 
     # -- input ---------------------------------------------------------------------------------
 
-    def handle(
-        self, verdict: Verdict, source: Vtep, packet: memoryview | bytes, now: float
-    ) -> list[Send]:
-        """Do what the router's verdict about a packet from `source` calls for."""
-        punt = self._punt(source, packet)
-        gate = self._about_guests if verdict.reason in _ABOUT_GUESTS else self._others
-        entry = gate.enter(punt.guest, now)
+    def admit(
+        self, reason: Reason, source: Vtep, packet: memoryview | bytes, count: int, now: float
+    ) -> int:
+        """Return how many of `count` packets from `source` may come in; the others are counted, and
+        need not be looked at. They are of one flow, and `packet` is the first of them or the
+        super-frame that they are: it tells whose they are, and they need not be cut for that."""
+        gate = self._about_guests if reason in _ABOUT_GUESTS else self._others
+        admitted, entry = gate.admit(guest_of(source, packet, self._remote_leaves), count, now)
         if entry is not Entry.GRANTED:
-            self._events["guests_policed" if entry is Entry.GUEST else "punts_policed"] += 1
-            return []
-        try:
-            return self._dispatch(verdict, punt, now)
-        except Exception as error:
-            # Whatever is raised on hostile input ends this packet and nothing else.
-            return self._failed(error)
+            event = "guests_policed" if entry is Entry.GUEST else "punts_policed"
+            self._events[event] += count - admitted
+        return admitted
+
+    def handle(
+        self, verdict: Verdict, source: Vtep, packets: Sequence[memoryview | bytes], now: float
+    ) -> list[Send]:
+        """Do what the router's verdict about packets from `source` calls for, which `admit` has let
+        in."""
+        sends = []
+        for packet in packets:
+            try:
+                sends += self._dispatch(verdict, self._punt(source, packet), now)
+            except Exception as error:
+                # Whatever is raised on hostile input ends this packet and nothing else.
+                self._failed(error)
+        return sends
 
     def too_big(
         self, verdict: Verdict, source: Vtep, packets: Sequence[memoryview], room: int, now: float
@@ -150,7 +162,8 @@ class SlowPath:
             return self.leasing.from_server(server, payload, room, now)
         except Exception as error:
             # As with packets: whatever is raised ends this datagram and nothing else.
-            return self._failed(error)
+            self._failed(error)
+            return []
 
     def measured(self, room: Mapping[Vtep, int], now: float) -> None:
         """Take in what has room on the way to each VTEP; where that changes what guests are told
@@ -161,10 +174,9 @@ class SlowPath:
     def _punt(self, source: Vtep, packet: memoryview | bytes) -> Punt:
         return Punt(source, packet, guest_of(source, packet, self._remote_leaves))
 
-    def _failed(self, error: Exception) -> list[Send]:
+    def _failed(self, error: Exception) -> None:
         self._on_failure(error)
         self._events["punts_failed"] += 1
-        return []
 
     def _dispatch(self, verdict: Verdict, punt: Punt, now: float) -> list[Send]:
         match verdict.reason:

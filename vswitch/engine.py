@@ -54,7 +54,12 @@ EVENTS = {
 
 
 class PortStats(NamedTuple):
-    """What went through one port, as the guest sees it."""
+    """What went through one port, as the guest sees it.
+
+    A super-frame is one frame, whether the guest has sent it or is given it as it came; so it is
+    where a port cannot take it (`port_full`). What comes in packets is counted in packets, although
+    the port may join them.
+    """
 
     sent_frames: int
     sent_bytes: int
@@ -202,7 +207,9 @@ class Engine:
             first = train.data[: train.size]
             verdict = self.switch.decide_uplink(train.source, first)
             packets = train.count
-            self.counts[verdict.reason] += packets
+            # As the leaf has counted it, for which a super-frame is the packets that it stands for.
+            is_plain = train.header is vnet.PLAIN
+            self.counts[verdict.reason] += packets if is_plain else train.datagrams
             if verdict.egress:
                 vni = Vni(first[4] << 16 | first[5] << 8 | first[6])
                 self.switch.learn(vni, Mac(bytes(first[14:20])), self._clock())

@@ -175,7 +175,9 @@ def test_scale_a_hundred_thousand_bindings_are_learnt_through_the_slow_path(
         packet[14:20] = packet[30:36] = own
         packet[36:40] = packet[46:50] = ip_address
         vtep = VTEPS[number % len(VTEPS)]
-        assert slowpath.handle(router.decide(vtep, packet), vtep, packet, number / 1e4) == []
+        verdict, now = router.decide(vtep, packet), number / 1e4
+        assert slowpath.admit(verdict.reason, vtep, packet, 1, now)
+        assert slowpath.handle(verdict, vtep, [packet], now) == []
     each = (perf_counter() - start) / count
     say(f"learnt by ARP: {each * 1e6:.1f} us each, {1 / each:,.0f} a second")
     assert slowpath.routes.counts[Outcome.LEARNT] == count

@@ -196,8 +196,7 @@ def test_the_slow_path_survives_whatever_it_is_handed(
     )
     world.slowpath.advertiser.advertise(1e9)  # Not of interest here.
     for now, (source, packet) in enumerate(arrivals):
-        verdict = world.router.decide(source, packet)
-        sends = world.slowpath.handle(verdict, source, packet, float(now))
+        sends = world.punt(source, packet, float(now))
         sends += world.slowpath.tick(float(now))
         for send in sends:
             assert send.vtep in (A, B, C, FAR_LEAF, THIRD_LEAF)
@@ -216,7 +215,8 @@ def test_the_slow_path_survives_a_verdict_that_does_not_fit(
     world = World(*GUESTS, *GUESTS6, ipv6=True)
     for segment in (world.segment(ONE), None):
         verdict = world.router.decide(source, packet)._replace(reason=reason, segment=segment)
-        world.slowpath.handle(verdict, source, packet, 1.0)
+        world.slowpath.admit(reason, source, packet, 1, 1.0)
+        world.slowpath.handle(verdict, source, [packet], 1.0)
 
 
 @given(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
@@ -23,8 +23,10 @@ from tests.frames import vxlan
 from vswitch.wire import flows, vnet
 from vswitch.wire.coalescer import Coalescer
 from vswitch.wire.segmenter import Segmenter
+from vswitch.wire.vxlan import VXLAN_LEN
 
 VNI = 100
+MAX_TCP_HEADER = 60
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = (1 << bit for bit in range(8))
 OPTIONS = (
     [],
@@ -164,6 +166,19 @@ def test_each_packet_is_what_scapy_builds(made: Super) -> None:
     assert len(packets) == len(expected)
     for packet, wanted in zip(packets, expected, strict=True):
         assert packet == wanted
+
+
+@given(supers())
+@example(Super(True, False, 18, bytes(18 * 128)))
+@example(Super(False, False, 18, bytes(18 * 128)))
+def test_a_super_frame_is_counted_as_the_packets_that_it_stands_for(made: Super) -> None:
+    packet, header = made.packet_and_header()
+    packets = -(-len(made.payload) // made.mss)
+    counted = vnet.datagrams_of(header, len(packet) - VXLAN_LEN)
+    if made.is_tcp:
+        assert packets <= counted <= packets + -(-MAX_TCP_HEADER // made.mss)
+    else:
+        assert counted == packets
 
 
 @given(supers(), st.integers(0, 100))

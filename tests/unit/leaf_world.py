@@ -233,7 +233,9 @@ class World:
 
     def punt(self, source: Vtep, packet: bytes, now: float = 0.0) -> list[Send]:
         """Decide on a packet and hand it to the slow path, as the engine does."""
-        return self.slowpath.handle(self.router.decide(source, packet), source, packet, now)
+        verdict = self.router.decide(source, packet)
+        admitted = self.slowpath.admit(verdict.reason, source, packet, 1, now)
+        return self.slowpath.handle(verdict, source, [packet][:admitted], now)
 
 
 def to_gateway(guest: Guest, dst_ip: str, **fields: object) -> bytes:

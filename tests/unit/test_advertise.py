@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
-from leaf.advertise import INITIAL, MAX_DUE, PAUSE, Turns
+from leaf.advertise import INITIAL, MAX_DUE, PAUSE, Schedule
 from vswitch.wire.vxlan import Vni
 
 START = 100.0
 
 
-def all_turns(turns: Turns, until: float) -> list[tuple[float, list[Vni]]]:
+def all_turns(schedule: Schedule, until: float) -> list[tuple[float, list[Vni]]]:
     """Every turn up to a moment, as a shell that follows the deadline takes them."""
     seen = []
-    while (at := turns.deadline()) is not None and at <= until:
-        seen.append((at, turns.due(at)))
+    while (at := schedule.deadline()) is not None and at <= until:
+        seen.append((at, schedule.due(at)))
     return seen
 
 
-def of_segments(count: int) -> Turns:
-    turns = Turns()
-    turns.set_segments({Vni(vni): "said" for vni in range(1, count + 1)}, START)
-    return turns
+def of_segments(count: int) -> Schedule:
+    schedule = Schedule()
+    schedule.set_segments({Vni(vni): "said" for vni in range(1, count + 1)}, START)
+    return schedule
 
 
 def test_a_few_segments_are_told_at_once() -> None:
@@ -51,16 +51,16 @@ def test_they_stay_spread_and_each_is_told_three_times_at_first() -> None:
 
 def test_a_turn_that_comes_too_early_tells_nobody() -> None:
     """The leaf's turns come for bindings and gleaning too."""
-    turns = of_segments(MAX_DUE + 1)
-    assert len(turns.due(START)) == MAX_DUE
-    assert turns.deadline() == START + PAUSE
-    assert turns.due(START + PAUSE / 2) == []
-    assert len(turns.due(START + PAUSE)) == 1
+    schedule = of_segments(MAX_DUE + 1)
+    assert len(schedule.due(START)) == MAX_DUE
+    assert schedule.deadline() == START + PAUSE
+    assert schedule.due(START + PAUSE / 2) == []
+    assert len(schedule.due(START + PAUSE)) == 1
 
 
 def test_a_change_is_not_late_for_what_was_told_long_ago() -> None:
-    turns = of_segments(MAX_DUE + 1)
-    all_turns(turns, START + 1)
-    turns.set_segments({Vni(1): "something else"}, START + 5)
-    assert turns.deadline() == START + 5
-    assert turns.due(START + 5) == [Vni(1)]
+    schedule = of_segments(MAX_DUE + 1)
+    all_turns(schedule, START + 1)
+    schedule.set_segments({Vni(1): "something else"}, START + 5)
+    assert schedule.deadline() == START + 5
+    assert schedule.due(START + 5) == [Vni(1)]

@@ -111,7 +111,7 @@ def test_the_buffer_of_a_held_packet_may_be_reused(world: World) -> None:
     """The tunnel's next read overwrites what this one returned."""
     memory = bytearray(to_gateway(H1, LATE.ip, payload=b"before"))
     verdict = world.router.decide(A, memory)
-    world.slowpath.handle(verdict, A, memoryview(memory), 10.0)
+    world.slowpath.handle(verdict, A, [memoryview(memory)], 10.0)
     memory[:] = bytes(len(memory))
     (send,) = world.punt(B, announces(LATE), 10.1)
     assert send.packet.endswith(b"before")
@@ -229,7 +229,7 @@ def test_every_group_is_asked_from_its_own_shared_mac(world: World) -> None:
 def test_a_remote_leafs_packet_that_nobody_wants_is_dropped_in_silence(world: World) -> None:
     packet = vxlan(5000, to_gateway(H1, LATE.ip)[8:])
     held = Verdict(Reason.GLEAN, segment=world.segment(ONE))
-    assert len(questions(world.slowpath.handle(held, FAR_LEAF, packet, 10.0))) == 3
+    assert len(questions(world.slowpath.handle(held, FAR_LEAF, [packet], 10.0))) == 3
     for at in (11.0, 12.0):
         world.slowpath.tick(at)
     assert world.slowpath.tick(13.0) == []

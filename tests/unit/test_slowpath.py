@@ -75,7 +75,7 @@ def test_forwarding_passes_no_policer() -> None:
     packet = to_gateway(H1, H3.ip)
     verdict = world.router.decide(A, packet)
     assert verdict.vtep == B
-    assert world.slowpath.handle(verdict, A, packet, 1.0) == []
+    assert world.slowpath.handle(verdict, A, [packet], 1.0) == []
 
 
 # Garbage.
@@ -105,10 +105,10 @@ def test_garbage_is_counted_and_ends_nothing_else(
     }
     if reason in counts and packet:
         # The rules count what they cannot read themselves.
-        assert world.slowpath.handle(Verdict(reason, segment=segment), A, packet, 1.0) == []
+        assert world.slowpath.handle(Verdict(reason, segment=segment), A, [packet], 1.0) == []
         assert counts[reason][rules.Reason.MALFORMED] == 1
     else:
-        assert world.slowpath.handle(Verdict(reason, segment=segment), A, packet, 1.0) == []
+        assert world.slowpath.handle(Verdict(reason, segment=segment), A, [packet], 1.0) == []
         counter = {Reason.RARP: "rarp_malformed", Reason.ND: "router_rogue"}.get(
             reason, "punts_failed"
         )
@@ -187,13 +187,14 @@ def test_what_the_slow_path_fails_on_is_told() -> None:
     world.slowpath = SlowPath(
         world.topology, world.router, world.bindings, Limits(), on_failure=told.append
     )
-    assert world.slowpath.handle(Verdict(Reason.GLEAN), A, b"", 1.0) == []
+    assert world.slowpath.handle(Verdict(Reason.GLEAN), A, [b""], 1.0) == []
     assert len(told) == 1
 
 
 @pytest.mark.parametrize("reason", sorted(Reason))
 def test_no_reason_with_no_packet_raises(world: World, reason: Reason) -> None:
-    assert world.slowpath.handle(Verdict(reason), A, b"", 1.0) == []
+    assert world.slowpath.admit(reason, A, b"", 1, 1.0) == 1
+    assert world.slowpath.handle(Verdict(reason), A, [b""], 1.0) == []
 
 
 # What the parts count.

@@ -29,7 +29,8 @@ from tests.unit.leaf_world import (
     topology,
 )
 from tests.unit.topology import LEAF, RED
-from vswitch.phy.memory import MemoryNetwork, MemoryTunnel
+from vswitch.phy.memory import QUEUE_LEN, MemoryNetwork, MemoryTunnel
+from vswitch.switch import Reason as Decided
 from vswitch.wire import vnet
 from vswitch.wire.ethernet import Mac
 from vswitch.wire.vxlan import Vtep
@@ -189,6 +190,32 @@ def test_the_vswitch_hands_it_over_in_one_piece() -> None:
     assert world.heard("bob") == [frame]
     stats = world.engine.stats(world.port_id("bob"))
     assert (stats.received_frames, stats.received_bytes) == (1, len(frame))
+
+
+def test_the_vswitch_decides_on_as_many_packets_as_the_leaf() -> None:
+    """And its port is given one frame, or fails to take one."""
+    world = World()
+    world.attach("bob", 2)
+    frame, header = super_frame(mac(2), H1, H3.ip, kind=UDP)
+    received = world.ports["bob"].received
+    received.extend([b"before"] * (QUEUE_LEN - 1))
+    for _ in range(2):
+        world.leaves[LEAF].send(OWN, 0, vxlan(RED, frame), header)
+    world.leaves[LEAF].send(OWN, 0, vxlan(RED, super_frame(mac(7), H1, H3.ip, kind=UDP)[0]), header)
+    world.engine.pump_tunnel()
+    assert world.engine.counts[Decided.UPLINK_LOCAL] == 10
+    assert world.engine.counts[Decided.UPLINK_MISS] == 5
+    assert world.engine.stats(world.port_id("bob")).received_frames == 1
+    assert world.engine.events["port_full"] == 1
+
+
+def test_the_vswitch_counts_one_frame_with_an_open_checksum() -> None:
+    world = World()
+    world.attach("bob", 2)
+    header = vnet.HEADER.pack(vnet.NEEDS_CHECKSUM, 0, 0, 0, 34, 6)
+    world.leaves[LEAF].send(OWN, 0, vxlan(RED, udp(mac(2), H1.mac)), header)
+    world.engine.pump_tunnel()
+    assert world.engine.counts[Decided.UPLINK_LOCAL] == 1
 
 
 def test_the_vswitch_sends_it_up_with_what_says_so() -> None:

@@ -69,11 +69,10 @@ class Train:
     @property
     def datagrams(self) -> int:
         """How many packets it is for whoever counts or polices: of a super-frame, those that it is
-        cut into, or one more."""
+        cut into (`vnet.datagrams_of`)."""
         if not vnet.is_super_frame(self.header):
             return self.count
-        _, _, _, size, start, _ = vnet.HEADER.unpack(self.header)
-        return max(1, -(-(self.length - VXLAN_LEN - int(start)) // max(int(size), 1)))
+        return vnet.datagrams_of(self.header, self.length - VXLAN_LEN)
 
     def packets(self) -> list[memoryview]:
         """Return the packets, each with its VXLAN header, as they lie there."""

@@ -130,6 +130,15 @@ def gso_kind(header: Buffer) -> int:
     return header[1] & ~GSO_ECN
 
 
+def datagrams_of(header: Buffer, length: int) -> int:
+    """Return into how many packets a super-frame of `length` bytes is cut: exactly of UDP; of TCP,
+    whose header has no fixed length, as if the header were payload too."""
+    _, gso, _, size, start, _ = HEADER.unpack(header)
+    payload = length - start - (_UDP_LEN if gso == GSO_UDP_L4 else 0)
+    packets: int = -(-payload // max(size, 1))
+    return max(1, packets)
+
+
 def complete(frame: memoryview, header: Buffer) -> bool:
     """Fill in the checksum that the sender has left open, and make `header` say so.
 
