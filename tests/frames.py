@@ -274,11 +274,14 @@ def checksum(data: bytes) -> bytes:
     return pack("!H", ~total & 0xFFFF)
 
 
-def packet(src: bytes, dst: bytes, protocol: int, body: bytes, hops: int = 64) -> bytes:
-    """Build an IP packet by hand, of the family of its addresses; `hops` is the TTL."""
+def packet(
+    src: bytes, dst: bytes, protocol: int, body: bytes, hops: int = 64, number: int = 1
+) -> bytes:
+    """Build an IP packet by hand, of the family of its addresses; `hops` is the TTL, `number` the
+    identification, which IPv6 has not."""
     if len(src) == 16:
         return b"\x60\0\0\0" + pack("!HBB", len(body), protocol, hops) + src + dst + body
-    start = pack("!BBHHHBB", 0x45, 0, 20 + len(body), 1, 0, hops, protocol)
+    start = pack("!BBHHHBB", 0x45, 0, 20 + len(body), number, 0, hops, protocol)
     return start + checksum(start + b"\0\0" + src + dst) + src + dst + body
 
 
@@ -298,6 +301,17 @@ def datagram(
     found = checksum(covered)
     # Zero would say that there is none (RFC 768).
     return packet(src, dst, 17, header + (found if any(found) else b"\xff\xff") + payload, hops)
+
+
+def open_datagram(
+    src: bytes, dst: bytes, sport: int, dport: int, payload: bytes, number: int
+) -> bytes:
+    """Build one whose checksum somebody else is to fill in: where it belongs there is the sum of
+    the pseudo-header."""
+    length = 8 + len(payload)
+    total = bytes(0xFF ^ byte for byte in checksum(pseudo(src, dst, 17, length)))
+    body = pack("!HHH", sport, dport, length) + total + payload
+    return packet(src, dst, 17, body, number=number)
 
 
 def icmp6(src: bytes, dst: bytes, body: bytes, hops: int = 255) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 CORPUS = Path(__file__).parents[2] / ".venv" / "cache" / "fuzz"
-NAMES = ("leaf", "relay", "vswitch", "formats", "offload")
+NAMES = ("leaf", "relay", "vswitch", "formats", "offload", "gather")
 
 
 def main() -> None:

@@ -2,13 +2,20 @@
 
 An input of the target `leaf` begins with a byte of three fields: how the rest is to be taken (two
 bits), how much time has passed (three bits), and from whom it is (three bits).
+
+One of the target `gather` begins with a byte of two fields: whether the datagrams are numbered in
+order (one bit), and how many they are (seven bits). Three more bytes say what is changed in one of
+them: which, where, and by what; and ten are the header beside each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum
+from struct import pack
 from typing import NamedTuple
+
+import numpy as np
 
 from tests import frames
 from tests.property.dhcp_world import (
@@ -20,6 +27,11 @@ from tests.property.dhcp_world import (
     message4,
     message6,
 )
+from tests.property.runs import number
+from tests.unit.leaf_world import ONE
+from vswitch.wire import vxlan
+from vswitch.wire.flows import Bytes
+from vswitch.wire.train import MAX_SUPER_LEN
 
 WAITS = (0.1, 0.1, 1.0, 1.0, 31.0, 299.0, 601.0, 4000.0)
 """Seconds; among them more than an offer, half a lease and a lease of the leaf's last."""
@@ -51,6 +63,32 @@ def how(data: bytes) -> tuple[How, bytes]:
 
 def _input(form: Form, client: int, rest: bytes) -> bytes:
     return bytes((form << 6 | client,)) + rest
+
+
+def run(data: bytes) -> tuple[Bytes, bytes]:
+    """Make a run of an input: its packets, and what stands beside each."""
+    how, row, at, change = data[:4].ljust(4, b"\0")
+    header, packet = data[4:14].ljust(10, b"\0"), vxlan.header(ONE) + data[14:].ljust(60, b"\0")
+    rows = min(2 + (how & 0x7F), MAX_SUPER_LEN // len(packet))
+    table = np.tile(np.frombuffer(packet, np.uint8), (rows, 1))
+    if how & 0x80:
+        number(table)
+    table[row % rows, at % len(packet)] ^= change
+    return table, header
+
+
+def _runs() -> Iterator[bytes]:
+    """Runs that can be gathered, of both families."""
+    ends = (
+        (frames.v4("1.1.1.1"), frames.v4("1.1.1.2"), b"\x08\0", 34),
+        (frames.v6("2001:db8:1::1"), frames.v6("2001:db8:1::2"), b"\x86\xdd", 54),
+    )
+    for source, destination, ethertype, start in ends:
+        packet = frames.open_datagram(source, destination, 4000, 5000, bytes(40), 1)
+        frame = frames.mac(2) + frames.mac(1) + ethertype + packet
+        header = pack("<BBHHHH", 1, 0, 0, 0, start, 6)
+        for how in (0x80, 0xFF):
+            yield bytes((how, 0, 0, 0)) + header + frame
 
 
 def _messages4() -> Iterator[tuple[int, bytes]]:
@@ -106,4 +144,4 @@ def of(target: str) -> list[bytes]:
         whole += [frame6(CLIENTS[0], one) for one in messages6]
         bare = [*messages4, *messages6] if target == "formats" else []
         return [*_frames(), *whole, *bare]
-    return []
+    return list(_runs()) if target == "gather" else []

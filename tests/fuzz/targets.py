@@ -10,6 +10,7 @@ from tests.frames import SHARED_MAC
 from tests.fuzz import seeds
 from tests.netsim.test_scale import vswitch_with
 from tests.property.dhcp_world import CLIENTS, PLACES, DhcpWorld, frame4, frame6, packed
+from tests.property.runs import is_gathered_right
 from tests.unit.leaf_world import ONE, TWO, A
 from tests.unit.relay_world import SERVER, SERVER6, RelayWorld
 from vswitch.phy.port import PortId
@@ -133,10 +134,25 @@ def offload() -> Target:
     return one
 
 
+def gather() -> Target:
+    """Gathering a run: what is made of it must be cut into the same datagrams again.
+
+    An input begins as `seeds.run` tells: how many datagrams there are, whether they are numbered in
+    order, in which of them a byte is another one, and what stands beside each. The rest is one.
+    """
+
+    def one(data: bytes) -> None:
+        table, header = seeds.run(data)
+        is_gathered_right(table, header)
+
+    return one
+
+
 TARGETS: dict[str, Callable[[], Target]] = {
     "leaf": leaf,
     "relay": relay,
     "vswitch": vswitch,
     "formats": formats,
     "offload": offload,
+    "gather": gather,
 }

@@ -15,6 +15,7 @@ from leaf.slowpath import SlowPath
 from tests.frames import ALL_NODES_MAC, BROADCAST, checksum, group_of, icmp6, pseudo, v4, v6
 
 ALL_NODES = v6("ff02::1")
+UDP = 17
 
 
 class Message(NamedTuple):
@@ -133,7 +134,11 @@ class _Ipv4(Family):
             return None
         packet = frame[14 : 14 + (frame[16] << 8 | frame[17])]
         assert checksum(packet[:20]) == b"\0\0", "a packet with a wrong header checksum"
-        return Packet(packet[12:16], packet[16:20], packet[8], packet[9], packet[20:])
+        source, destination, protocol, body = packet[12:16], packet[16:20], packet[9], packet[20:]
+        if protocol == UDP:
+            covered = pseudo(source, destination, protocol, len(body)) + body
+            assert checksum(covered) == b"\0\0", "a datagram with a wrong checksum"
+        return Packet(source, destination, packet[8], protocol, body)
 
     def error(self, packet: Packet) -> tuple[Error, bytes] | None:
         if packet.protocol != 1 or packet.body[0] not in (3, 11):

@@ -19,7 +19,7 @@ from leaf.limits import Limits
 from leaf.topology import Group, Segment, Topology, Vrf
 from tests.frames import OTHER_SHARED_MAC, SHARED_MAC, mac
 from tests.netsim.families import IPV4, Family
-from tests.netsim.guest import Guest, Machine
+from tests.netsim.guest import Device, Guest, Machine
 from tests.unit.leaf_world import gateway
 from vswitch.attachment import Attachment, State
 from vswitch.engine import Engine as Vswitch
@@ -79,7 +79,7 @@ class World:
         self.family = family
         self.now = 1000.0
         self.wire: list[Crossing] = []
-        self.network = MemoryNetwork()
+        self.network = MemoryNetwork(gathers=True)
         self.network.lost = self._crosses
         self.drop = lambda crossing: False
         """Decides which packets the underlay loses."""
@@ -158,7 +158,7 @@ class World:
 
     def attach(self, machine: Machine, host: str, state: State, listed: bool) -> MemoryPort:
         """Attach a guest to a host's vswitch; return its port there."""
-        port = machine.port if state is State.ACTIVE else MemoryPort()
+        port = machine.port if state is State.ACTIVE else Device()
         port.park(state is State.STAGED)
         addresses = {half.address for half in machine.halves.values()}
         attachment = Attachment(

@@ -7,19 +7,19 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
-from tests.property.test_offload import Super, cut
+from tests.property.runs import SEGMENTER, gathered, is_gathered_right, number
+from tests.property.test_offload import Super
 from vswitch.phy.port import BUDGET
 from vswitch.wire import flows, vnet
 from vswitch.wire.flows import Bytes
-from vswitch.wire.gatherer import MAX_LEN, Gatherer, can_gather
-from vswitch.wire.segmenter import Segmenter
+from vswitch.wire.gatherer import MAX_LEN
 from vswitch.wire.vxlan import VXLAN_LEN
 
-GATHERER, SEGMENTER = Gatherer(), Segmenter()
-"""Shared by all examples, as by all runs."""
+NUMBER = st.integers(0, 0xFFFF)
+"""Of an IP packet."""
 
 
 @st.composite
@@ -28,8 +28,7 @@ def datagrams(draw: st.DrawFn) -> Super:
     size = draw(st.sampled_from([1, 18, 19, 1400, 8972]) | st.integers(1, 1500))
     rows = draw(st.integers(2, min(30, 60_000 // size)))
     payload = np.random.default_rng(draw(st.integers(0, 2**32 - 1))).bytes(rows * size)
-    number = draw(st.integers(0, 0xFFFF))
-    return Super(draw(st.booleans()), False, size, payload, number, draw(st.booleans()))
+    return Super(draw(st.booleans()), False, size, payload, draw(NUMBER), draw(st.booleans()))
 
 
 def run_of(made: Super, ids: list[int] | None = None) -> tuple[Bytes, bytes]:
@@ -48,14 +47,6 @@ def run_of(made: Super, ids: list[int] | None = None) -> tuple[Bytes, bytes]:
 
 def header_of(made: Super) -> bytes:
     return struct.pack("<BBHHHH", 1, 0, 0, 0, made.transport_at, made.checksum_offset)
-
-
-def gathered(table: Bytes, header: bytes) -> tuple[bytes, bytes] | None:
-    layout = can_gather(table, header)
-    if layout is None:
-        return None
-    packet, made = GATHERER.gather(table, layout)
-    return bytes(packet), made
 
 
 @given(datagrams())
@@ -82,8 +73,7 @@ def test_what_may_be_cut_keeps_its_numbers(made: Super, data: st.DataObject) -> 
     """Of the others a number means nothing."""
     assume(made.is_ipv4)
     rows = -(-len(made.payload) // made.mss)
-    number = st.integers(0, 0xFFFF)
-    ids = data.draw(st.lists(number, min_size=rows, max_size=rows))
+    ids = data.draw(st.lists(NUMBER, min_size=rows, max_size=rows))
     in_order = all((later - earlier) & 0xFFFF == 1 for earlier, later in pairwise(ids))
     is_made = gathered(*run_of(made, ids)) is not None
     assert is_made == (in_order or not made.may_fragment)
@@ -145,17 +135,36 @@ def test_what_would_not_make_several_is_not_gathered() -> None:
         assert (gathered(table, header) is not None) == is_made
 
 
-@given(st.binary(min_size=9, max_size=200), st.integers(2, 9), st.binary(min_size=10, max_size=10))
-def test_random_bytes_never_raise(packet: bytes, rows: int, header: bytes) -> None:
-    table = np.tile(np.frombuffer(packet, np.uint8), (rows, 1))
-    assert gathered(table, header) is None
+BYTE = st.integers(0, 0xFF)
 
 
-@given(datagrams())
-def test_what_was_gathered_and_cut_is_one_train(made: Super) -> None:
-    """At the far end of a tunnel whose kernel has cut it."""
-    assume(made.is_ipv4)
-    packets = cut(made, SEGMENTER)
-    joined = b"".join(packets)
-    slot = np.frombuffer(bytearray(joined + bytes(len(packets[0]))), np.uint8)
-    assert flows.trains(slot, len(joined), len(packets[0])) == [(0, len(joined))]
+@given(datagrams(), st.booleans(), st.data())
+def test_whatever_is_changed_is_gathered_right_or_not_at_all(
+    made: Super, is_numbered: bool, data: st.DataObject
+) -> None:
+    """In one datagram or in all, in front of the payload or where it begins, and beside them."""
+    table, header = run_of(made)
+    row = st.integers(0, len(table) - 1) | st.just(slice(None))
+    at = st.integers(0, min(VXLAN_LEN + made.header_len + 4, table.shape[1]) - 1)
+    for where, place, value in data.draw(st.lists(st.tuples(row, at, BYTE), max_size=3)):
+        table[where, place] = value
+    if is_numbered:
+        number(table)
+    beside = bytearray(header)
+    for place, value in data.draw(st.lists(st.tuples(st.integers(0, 9), BYTE), max_size=1)):
+        beside[place] = value
+    event(f"gathered: {is_gathered_right(table, bytes(beside))}")
+
+
+@given(datagrams(), st.data())
+def test_what_was_gathered_and_cut_is_one_train(made: Super, data: st.DataObject) -> None:
+    """At the far end of a tunnel whose kernel has cut it, whatever the guest has numbered."""
+    rows = -(-len(made.payload) // made.mss)
+    ids = None if made.may_fragment else data.draw(st.lists(NUMBER, min_size=rows, max_size=rows))
+    whole = gathered(*run_of(made, ids))
+    assert whole is not None
+    cut = SEGMENTER.segment(memoryview(whole[0]), whole[1])
+    assert cut is not None
+    train, size = cut
+    slot = np.frombuffer(bytearray(bytes(train) + bytes(size)), np.uint8)
+    assert flows.trains(slot, len(train), size) == [(0, len(train))]
