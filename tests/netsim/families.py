@@ -135,7 +135,8 @@ class _Ipv4(Family):
         packet = frame[14 : 14 + (frame[16] << 8 | frame[17])]
         assert checksum(packet[:20]) == b"\0\0", "a packet with a wrong header checksum"
         source, destination, protocol, body = packet[12:16], packet[16:20], packet[9], packet[20:]
-        if protocol == UDP:
+        is_fragment = packet[6] & 0x3F or packet[7]
+        if protocol == UDP and not is_fragment:
             covered = pseudo(source, destination, protocol, len(body)) + body
             assert checksum(covered) == b"\0\0", "a datagram with a wrong checksum"
         return Packet(source, destination, packet[8], protocol, body)
