@@ -53,9 +53,9 @@ _PADDED_LEN = 60 - 42
 """Of a greeting over IPv4 in the shortest frame that Ethernet has."""
 _MAX_PEERS = 4096
 """VTEPs that are remembered; anybody in the underlay can make some up."""
-_MAX_KNOWN = 4096
-_MAX_FRONTS = 4096
-"""Fronts of packets that are remembered: of those that came, and of those to one VTEP."""
+_MAX_KNOWN, _MAX_FRONTS = 4096, 1024
+"""Fronts of packets that are remembered: of those that came, and of those to one VTEP, where these
+are 300 kB."""
 _NOT_THIS_ONE = frozenset({errno.EINVAL, errno.EMSGSIZE})
 _LOST = frozenset({errno.EBADFD, errno.ENODEV, errno.EFAULT})
 
