@@ -180,7 +180,7 @@ def test_on_a_wire_datagrams_are_standard_packets(fabric: Lab, target: str) -> N
         packets = [Ether(frame) for frame in at_leaf.taken(3000)]
         flow.check_arrival()
     small = [one for one in packets if one[VXLAN].payload.haslayer(UDP)]
-    assert len(small) > 1000
+    assert len(small) > 200
     for packet in small[:: len(small) // 50]:
         assert packet[VXLAN].payload[UDP].len == 8 + 18
         _is_sound(packet)
