@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
 from ..wire import vnet
 from ..wire.ethernet import Buffer
 from ..wire.flows import Bytes
@@ -141,11 +139,9 @@ class MemoryTunnel:
         return sum(self.send(vtep, flow, packet) for packet in run.packets)
 
     def _send_gathered(self, vtep: Vtep, flow: int, table: Bytes, layout: Layout) -> int:
-        rows, size = table.shape
         sent = 0
-        for part in np.array_split(table, -(-rows // (MAX_TRAIN_LEN // size))):
-            packet, header = _gatherer.gather(part, layout)
-            sent += len(part) * self.send(vtep, flow, packet, header)
+        for count, packet, header in _gatherer.gather_all(table, layout, MAX_TRAIN_LEN):
+            sent += count * self.send(vtep, flow, packet, header)
         return sent
 
     def send_train(self, vtep: Vtep, flow: int, train: Buffer, size: int) -> bool:

@@ -28,8 +28,6 @@ from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import Literal, Protocol
 
-import numpy as np
-
 from ..wire import vnet, vxlan
 from ..wire.ethernet import Buffer
 from ..wire.flows import Bytes
@@ -228,12 +226,9 @@ class UdpTunnel:
 
     def _send_gathered(self, vtep: Vtep, flow: int, table: Bytes, layout: Layout) -> int:
         """Send a run as super-frames, as few as it takes; return how many packets that was."""
-        rows, size = table.shape
         sent = 0
-        # Of much the same length: one packet alone is no super-frame.
-        for part in np.array_split(table, -(-rows // (MAX_SEND // size))):
-            packet, header = self._gatherer.gather(part, layout)
-            sent += len(part) * self._send_super(vtep, flow, packet, header)
+        for count, packet, header in self._gatherer.gather_all(table, layout, MAX_SEND):
+            sent += count * self._send_super(vtep, flow, packet, header)
         return sent
 
     def _way_for_whole(self, source: SourcePort) -> Shortcut | None:

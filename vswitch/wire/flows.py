@@ -129,6 +129,12 @@ def _are_alike(packets: Bytes, columns: npt.NDArray[np.bool_]) -> bool:
         return True
     if packets[0, _IP_AT] != _NO_OPTIONS:
         return False
+    return have_sound_ipv4_headers(packets)
+
+
+def have_sound_ipv4_headers(packets: Bytes) -> bool:
+    """Say whether the header checksums of VXLAN packets with IPv4, without options, are all right
+    (RFC 791 section 3.1)."""
     # As in `checksum`, the order of the bytes in a word is nothing to whether they add up to zero.
     words = packets[:, _IP_AT:_IPV4_HEAD_LEN].view(np.uint16)
     return not np.count_nonzero(words.sum(axis=1, dtype=np.uint32) % 0xFFFF)

@@ -12,13 +12,14 @@ nothing has travelled yet. Whatever else it is leaves as it came.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from struct import Struct
 
 import numpy as np
 
-from . import ipv4, vnet
-from .ethernet import HEADER_LEN, Buffer
-from .flows import Bytes
+from . import vnet
+from .ethernet import Buffer
+from .flows import Bytes, have_sound_ipv4_headers
 from .train import (
     IP_CHECKSUM_AT,
     IP_ID_AT,
@@ -34,7 +35,7 @@ from .vxlan import VXLAN_LEN
 _MAY_NOT_BE_CUT = 0x40
 """The DF bit, where the flags are."""
 _NATIVE_U16 = Struct("<H")
-_IP_AT = VXLAN_LEN + HEADER_LEN
+_FLAGS_AT = VXLAN_LEN + IP_ID_AT + 2
 MAX_LEN = MAX_SUPER_LEN // 4
 """Bytes of a frame that is gathered. Several make a super-frame then, and no part of a run is left
 over that is only one, which would be none."""
@@ -71,16 +72,17 @@ def can_gather(table: Bytes, header: Buffer) -> Layout | None:
         differ[:, VXLAN_LEN + IP_CHECKSUM_AT : VXLAN_LEN + IP_CHECKSUM_AT + 2] = False
     if differ.any():
         return None
-    return layout if not layout.is_ipv4 or _is_sound(heads) else None
+    if layout.is_ipv4 and not (have_sound_ipv4_headers(table) and _are_numbered(table)):
+        return None
+    return layout
 
 
-def _is_sound(heads: Bytes) -> bool:
-    header = heads[:, _IP_AT : _IP_AT + ipv4.MIN_HEADER_LEN]
-    if np.count_nonzero(header.view("<u2").sum(axis=1, dtype=np.uint32) % 0xFFFF):
-        return False
-    if header[0, 6] & _MAY_NOT_BE_CUT:
+def _are_numbered(table: Bytes) -> bool:
+    """Say whether IPv4 packets have the numbers that the parts of a super-frame get."""
+    if table[0, _FLAGS_AT] & _MAY_NOT_BE_CUT:
         return True
-    ids = header[:, 4:6].view(">u2")[:, 0].astype(np.uint16)
+    at = VXLAN_LEN + IP_ID_AT
+    ids = table[:, at : at + 2].view(">u2")[:, 0].astype(np.uint16)
     return not np.count_nonzero(ids[1:] - ids[:-1] != 1)
 
 
@@ -90,6 +92,17 @@ class Gatherer:
     def __init__(self) -> None:
         self._buffer = np.zeros(VXLAN_LEN + MAX_SUPER_LEN, dtype=np.uint8)
         self._view = self._buffer.data
+
+    def gather_all(
+        self, table: Bytes, layout: Layout, longest: int
+    ) -> Iterator[tuple[int, memoryview, bytes]]:
+        """Make as few super-frames of a run as it takes, none of more than `longest` bytes, which
+        is room for `MAX_LEN` several times. Yield how many packets each is of, and what `gather`
+        returns; it is there until the next one is asked for."""
+        rows, size = table.shape
+        # Of much the same length: one packet alone is no super-frame.
+        for part in np.array_split(table, -(-rows // (longest // size))):
+            yield len(part), *self.gather(part, layout)
 
     def gather(self, table: Bytes, layout: Layout) -> tuple[memoryview, bytes]:
         """Make the super-frame of packets of which `can_gather` has given the layout, and which are
